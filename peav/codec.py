@@ -168,7 +168,7 @@ def _dac() -> SimpleNamespace:
     )
 
 
-def _plain(build: Any, *args: int, **kwargs: int) -> nn.Module:
+def _plain(build: Any, *args: int, **kwargs: int) -> Any:
     """Build a block and replace its weight-normalised convolutions by ordinary ones.
 
     The norm is folded when weights are loaded; kept, it would recompute every weight on every call.
@@ -193,7 +193,7 @@ class Encoder(nn.Module):
             stem = LappedStem(width, config.stem_kernel, config.stem_stride)
         else:
             stem = nn.Conv1d(1, width, config.stem_kernel, padding=config.stem_kernel // 2)
-        layers = [stem]
+        layers: list[nn.Module] = [stem]
         layers += [_plain(dac.ResidualUnit, width, dilation=d) for d in config.stem_units]
         for rate in config.encoder_rates:
             width *= 2

@@ -8,9 +8,13 @@ at perfect reconstruction and only has to learn what to throw away.
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from peav.codec import DACVAE
 
 
 def mdct_basis(size: int) -> Tensor:
@@ -37,6 +41,8 @@ class LappedStem(nn.Conv1d):
     exact up to the edges although there are only F frames. v / w falls from 1 at the edge to 0.
     """
 
+    taper: Tensor  # v / w, [flank]
+
     def __init__(self, channels: int, kernel: int, stride: int) -> None:
         super().__init__(1, channels, kernel, stride=stride)
         self.flank = (kernel - stride) // 2  # samples
@@ -61,7 +67,7 @@ class LappedHead(nn.ConvTranspose1d):
 
 
 @torch.no_grad()
-def lapped_init_(codec: nn.Module, *, std: float = 0.05, gain: float = 1.0, alpha: float = 1e-4) -> nn.Module:
+def lapped_init_(codec: DACVAE, *, std: float = 0.05, gain: float = 1.0, alpha: float = 1e-4) -> DACVAE:
     """Set the weights of a `DACVAE` so that it is an MDCT followed by its inverse, and return it.
 
     The latent mean is the first D of N bands times `gain`; with D = N the reconstruction is exact over the
@@ -100,7 +106,8 @@ def lapped_init_(codec: nn.Module, *, std: float = 0.05, gain: float = 1.0, alph
     if not std > 1e-4 or not gain > 0:
         raise ValueError(f"std={std} must be above 1e-4, gain={gain} above 0")
 
-    encoder, decoder = codec.encoder.block, codec.decoder
+    encoder: Any = codec.encoder.block  # torch types the members of a Sequential too loosely to use
+    decoder: Any = codec.decoder
     basis = mdct_basis(size)[:, None, :]
     for layer in (encoder[0], decoder.head):
         layer.weight.copy_(basis)
@@ -114,16 +121,17 @@ def lapped_init_(codec: nn.Module, *, std: float = 0.05, gain: float = 1.0, alph
         unit.block[-1].bias.zero_()
 
     bands = config.codebook_dim
-    _delta_(codec.in_proj)
-    codec.in_proj.weight[:bands].mul_(gain)
-    codec.in_proj.weight[bands:].zero_()
-    codec.in_proj.bias[bands:].fill_(math.log(math.expm1(std - 1e-4)))  # inverse of softplus(scale) + 1e-4
+    in_proj: Any = codec.in_proj
+    _delta_(in_proj)
+    in_proj.weight[:bands].mul_(gain)
+    in_proj.weight[bands:].zero_()
+    in_proj.bias[bands:].fill_(math.log(math.expm1(std - 1e-4)))  # inverse of softplus(scale) + 1e-4
     _delta_(codec.out_proj)
     codec.out_proj.weight.div_(gain)
     return codec
 
 
-def _delta_(conv: nn.Conv1d) -> None:
+def _delta_(conv: Any) -> None:
     """Copy channel i to channel i as far as both exist, zero elsewhere."""
     conv.weight.zero_()
     conv.bias.zero_()

@@ -132,12 +132,13 @@ class Watermark(nn.Module):
 
     def forward(self, clean: Tensor, message: Tensor) -> Tensor:
         x = self.stem(clean)
-        for level in reversed(self.levels):
+        levels: list[Any] = list(self.levels)
+        for level in reversed(levels):
             x = level.down(F.elu(level.unit_in(x)))
         x = self.to_latent(F.elu(self.lstm_in(x)))
         x = x + self._embed(message, clean.shape[0])[:, :, None]
         x = self.lstm_out(self.from_latent(x))
-        for level in self.levels:
+        for level in levels:
             x = level.unit_out(level.up(F.elu(x)))
         return self.head(F.elu(x))[..., : clean.shape[-1]]
 
