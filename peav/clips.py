@@ -17,8 +17,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from peav import media
-from peav.errors import UserError
+from . import media
+from .errors import UserError
 
 REQUIRED = {"path": str, "label": str, "captions": list, "group": str, "split": str, "seconds": (int, float)}
 

@@ -1,0 +1,104 @@
+"""Wordings of a label: templates, synonyms, and which labels cannot be told apart by name."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+
+TEMPLATES = (
+    "{}", "{}", "{}", "{} sound", "the sound of {}", "the sound of a {}", "a {}", "{} playing", "the {}",
+    "a recording of {}", "someone playing the {}", "solo {}", "{} in the background", "loud {}", "soft {}",
+)
+# "someone playing the rain" would teach nothing: these only fit things that are played.
+PLAYED = ("playing", "solo")
+
+SYNONYMS: dict[str, tuple[str, ...]] = {
+    "violin": ("fiddle", "violinist", "violin melody"),
+    "cello": ("violoncello", "cellist", "bowed cello"),
+    "double bass": ("upright bass", "contrabass", "string bass"),
+    "saxophone": ("sax", "alto sax", "tenor saxophone", "saxophonist"),
+    "french horn": ("horn", "orchestral horn"),
+    "english horn": ("cor anglais",),
+    "contrabassoon": ("double bassoon", "contra bassoon"),
+    "flute": ("flutist", "transverse flute", "woodwind flute"),
+    "acoustic guitar": ("guitar", "classical guitar", "nylon string guitar", "strummed guitar"),
+    "electric guitar": ("guitar", "guitar riff", "distorted guitar"),
+    "guitar": ("guitar playing", "guitarist"),
+    "piano": ("grand piano", "pianist", "keyboard"),
+    "person speaking": ("speech", "voice", "human voice", "talking", "someone talking", "spoken words",
+                        "a person speaking", "narrator"),
+    "man speaking": ("male voice", "a man talking", "male speech", "speech", "voice"),
+    "woman speaking": ("female voice", "a woman talking", "female speech", "speech", "voice"),
+    "dog barking": ("dog", "bark", "barking dog", "a dog barks"),
+    "baby crying": ("baby", "crying infant", "a crying baby", "infant cries"),
+    "rooster crowing": ("rooster", "cockerel", "cock-a-doodle-doo"),
+    "person sneezing": ("sneeze", "sneezing", "achoo"),
+    "rain": ("rainfall", "raindrops", "heavy rain", "rain falling"),
+    "sea waves": ("ocean waves", "waves", "surf", "waves on the beach"),
+    "fire crackling": ("fire", "campfire", "crackling fire", "bonfire"),
+    "clock ticking": ("clock", "ticking clock", "tick tock"),
+    "chainsaw": ("chain saw", "sawing with a motor saw"),
+    "helicopter": ("chopper", "helicopter rotor", "helicopter flying over"),
+    "kick drum": ("kick", "bass drum of a drum kit"),
+    "snare drum": ("snare", "snare hit"),
+    "tom drum": ("tom", "tom-tom", "floor tom"),
+    "hi-hat": ("hihat", "hi hat", "hi-hat cymbal"),
+    "drum kit": ("drums", "drum set", "drummer", "drum beat"),
+    "drums": ("drum kit", "drum set", "drummer", "drum beat"),
+    "crash cymbal": ("crash", "cymbal crash"),
+    "ride cymbal": ("ride", "ride pattern"),
+}
+
+# A prompt for one of these may rightly extract the other, so they never serve as each other's negative.
+OVERLAPPING: tuple[frozenset[str], ...] = tuple(map(frozenset, (
+    {"hi-hat", "closed hi-hat", "open hi-hat", "hi-hat pedal"},
+    {"kick drum", "bass drum", "surdo drum", "cinematic boom"},
+    {"snare drum", "rimshot", "side stick", "drum roll"},
+    {"crash cymbal", "ride cymbal", "cymbal", "splash cymbal", "clash cymbals", "hand cymbals", "china cymbal",
+     "suspended cymbal", "sizzle cymbal"},
+    {"guitar", "acoustic guitar", "electric guitar"},
+    {"person speaking", "man speaking", "woman speaking"},
+    {"choir", "eerie humming"},
+    {"bell", "chime", "triangle", "wind chimes", "bell tree", "glockenspiel", "celesta", "music box", "tubular bells"},
+    {"synth bass", "bass guitar", "drone"},
+    {"wood block", "castanets", "ratchet", "guiro", "hoof rattle", "cabasa"},
+    {"piano", "electric piano"},
+    {"bass guitar", "double bass", "synth bass"},
+    {"strings", "string ensemble", "violin", "viola", "cello", "double bass"},
+    {"brass section", "trumpet", "trombone", "french horn", "tuba"},
+    {"synth lead", "synth pad", "synthesizer", "synth strings", "synth brass", "synth", "synth bass"},
+    {"flute", "piccolo", "recorder", "pan flute"},
+    {"glitch percussion", "electronic blip", "electronic beep", "robot sounds", "telephone"},
+    {"vinyl hiss", "rain", "buzzing"},
+)))
+_DRUM_WORDS = ("drum", "hi-hat", "cymbal", "rimshot", "side stick", "percussion loop", "beat")
+_WHOLE_KIT = {"drum kit", "drums", "drum beat", "electronic beat", "percussion loop", "drum loop", "percussion"}
+
+
+def overlap(a: str, b: str) -> bool:
+    """Whether a prompt for label ``a`` may rightly extract a sound labelled ``b``."""
+    if a == b or any(a in family and b in family for family in OVERLAPPING):
+        return True
+    for kit, part in ((a, b), (b, a)):
+        if kit in _WHOLE_KIT and (part in _WHOLE_KIT or any(word in part for word in _DRUM_WORDS)):
+            return True
+    return False
+
+
+def wordings(label: str, captions: Sequence[str] = (), played: bool = True) -> list[str]:
+    """Every phrase training may use for a clip: its label, captions, synonyms, all through the templates."""
+    short = [label, *SYNONYMS.get(label, ())]
+    templates = [t for t in dict.fromkeys(TEMPLATES) if played or not any(word in t for word in PLAYED)]
+    return list(dict.fromkeys([t.format(s) for s in short for t in templates] + list(captions)))
+
+
+def draw(rng: random.Random, label: str, captions: Sequence[str], played: bool = True) -> str:
+    """One wording: the plain label most often, then a caption, then a synonym or template."""
+    choice = rng.random()
+    if choice < 0.35:
+        return label
+    if choice < 0.65 and captions:
+        return rng.choice(captions)
+    short = rng.choice((label, *SYNONYMS.get(label, ())))
+    templates = TEMPLATES if played else [t for t in TEMPLATES if not any(word in t for word in PLAYED)]
+    return rng.choice(templates).format(short)
