@@ -11,17 +11,20 @@ soundfile_input wav, flac, ogg, mp3, aiff and other files that libsndfile opens
 pyav_input      m4a, mp4, mkv, mov, webm and everything else that FFmpeg opens
 quiet           keeps native libraries from writing to the terminal
 writer          one gate out: `Writer` and `write`, whole files or none
+formats         what can be written, and what each format can hold
+encoders        samples to bytes: wav, and through libsndfile flac, mp3 and ogg
 wav             the wav header, up to and beyond 4 GiB
 partial         temporary files beside their targets, and cleaning up after dead runs
 resample        `resample` and, for streams, `StreamResampler`
 """
 
+from peav.media.formats import FORMATS
 from peav.media.info import MAX_CHANNELS, MAX_RATE, MIN_RATE, AudioInfo
 from peav.media.partial import cleanup_stale, temporary_sibling
 from peav.media.probe import probe
 from peav.media.reader import AudioStream, read, stream
 from peav.media.resample import StreamResampler, resample
-from peav.media.writer import FORMATS, Writer, write
+from peav.media.writer import Writer, write
 
 __all__ = [
     "FORMATS",

@@ -19,9 +19,9 @@ MAX_CHANNELS = 8
 class AudioInfo:
     """Facts about one audio file, or about the first audio stream of a video.
 
-    `frames` is what the file promises, None where it promises nothing (an aac stream, an mp3 without a length
-    header). Lossy files may end up to 0.25 s or 2 % beside the promise, so allocate from what `stream` gives,
-    not from `frames`.
+    `frames` is what the file promises, None where it promises nothing to the sample (matroska, an aac stream,
+    an mp3 without a length header). Lossy files may end up to 0.25 s or 2 % beside the promise, so allocate
+    from what `stream` gives, not from `frames`.
     """
 
     path: Path
@@ -39,7 +39,10 @@ class Input(Protocol):
 
     info: AudioInfo
     lossy: bool  # may end a little beside its promise
-    damage: str | None  # why decoding stopped before the end, once `blocks` has ended
+    promised: float | None  # seconds of sound that the file says it holds
+    # Known once `blocks` has ended:
+    reached: float  # seconds, by the time stamps, where there are any
+    damage: str | None  # why decoding stopped before the end
 
     def blocks(self, block_frames: int, start_frame: int) -> Iterator[np.ndarray]:
         """Float32 ``[C, T]`` arrays of any length from `start_frame` to the end of what can be decoded."""
@@ -63,27 +66,26 @@ def check_limits(path: Path, sample_rate: int, channels: int) -> None:
         raise UserError(f"{shown(path)}: no audio channels; check that this is the right file")
 
 
-def check_complete(info: AudioInfo, decoded: int, lossy: bool, damage: str | None = None) -> None:
-    """Refuse a file that gave fewer samples than it promised.
+def check_complete(file: Input, decoded: int) -> None:
+    """Refuse a file that gave less sound than it promised.
+
+    Lengths of lossy files are counted in packets and padded, so they get 0.25 s or 2 %, whichever is more;
+    exact formats get whichever is less, which forgives a recorder that died mid-block.
 
     Args:
         decoded: samples per channel that could be read, from the start of the file.
-        lossy: lengths of lossy files are counted in packets and padded, so they get 0.25 s or 2 %, whichever
-            is more; exact formats get whichever is less, which forgives a recorder that died mid-block.
-        damage: the decoder's complaint, for a file that promises no length.
     """
-    got = decoded / info.sample_rate
-    if info.frames is not None:
-        promised = info.frames / info.sample_rate
-        slack = max(0.25, 0.02 * promised) if lossy else min(0.25, 0.02 * promised)
+    path, promised = shown(file.info.path), file.promised
+    # Time stamps count too: a phone that sends nothing while nobody speaks leaves gaps, not a truncated file.
+    got = max(decoded / file.info.sample_rate, file.reached)
+    if promised is not None:
+        slack = max(0.25, 0.02 * promised) if file.lossy else min(0.25, 0.02 * promised)
         if promised - got > slack:
             raise UserError(
-                f"{shown(info.path)}: is truncated: header promises {promised:.2f} s, only {got:.2f} s could "
-                "be read; re-export or repair it"
+                f"{path}: is truncated: header promises {promised:.2f} s, only {got:.2f} s could be read; "
+                "re-export or repair it"
             )
-    if decoded == 0 and damage is None:
-        raise UserError(f"{shown(info.path)}: holds no samples; check that the recording was saved")
-    if damage is not None and (decoded == 0 or info.frames is None):
-        raise UserError(
-            f"{shown(info.path)}: is damaged at {got:.2f} s ({shown(damage)}); re-export or repair it"
-        )
+    if file.damage is not None and (decoded == 0 or promised is None):
+        raise UserError(f"{path}: is damaged at {got:.2f} s ({shown(file.damage)}); re-export or repair it")
+    if decoded == 0:
+        raise UserError(f"{path}: holds no samples; check that the recording was saved")

@@ -30,7 +30,10 @@ def open_input(path: str | os.PathLike) -> Input:
     _check_readable(path)
     try:
         opened: Input = SoundfileInput(path)
-    except NotAudio:
+    except NotAudio as problem:
+        # Of a cut caf file FFmpeg would read what is left and call it whole.
+        if "malformed" in str(problem) and _head(path)[:4] == b"caff":
+            raise UserError(_unknown(path)) from None
         try:
             opened = PyavInput(path)
         except NotAudio:
@@ -59,11 +62,15 @@ def _check_readable(path: Path) -> None:
 
 
 def _unknown(path: Path) -> str:
-    with path.open("rb") as file:
-        head = file.read(12)
+    head = _head(path)
     if head[4:8] == b"ftyp":
         # An mp4 keeps its index at the end, so a cut copy opens as nothing.
         return f"{shown(path)}: is truncated: the index of this mp4 file is missing; re-export or repair it"
     if head[:4] in (b"RIFF", b"RF64", b"FORM", b"fLaC", b"OggS", b"caff", b"\x1a\x45\xdf\xa3"):
-        return f"{shown(path)}: is damaged: its header cannot be read; re-export or repair it"
+        return f"{shown(path)}: is damaged or truncated: its header cannot be read; re-export or repair it"
     return f"{shown(path)}: is not audio, or in an unknown format; convert it to wav or flac"
+
+
+def _head(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.read(12)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -20,6 +21,8 @@ _CONTAINERS = (
 )
 # Encoders pad the last packet. A longer excess means that the promised length was wrong.
 _LONGEST_PADDING = 4096  # samples
+# Containers other than mp4 that count samples.
+_EXACT = ("flac", "wav", "w64", "aiff", "caf", "tta", "wv", "ape")
 _LOSSLESS = ("alac", "flac", "tta", "wavpack", "ape", "tak", "truehd", "mlp")
 
 
@@ -46,8 +49,10 @@ class PyavInput:
         av = _pyav(path)
         av.logging.set_level(None)  # other packages turn it on; what matters is raised below
         self.damage: str | None = None
+        self.promised: float | None = None
+        self.reached = 0.0
         self._raw = path.open("rb")
-        self._container = None
+        self._container: Any = None  # PyAV comes without types
         try:
             self._container = _open(av, self._raw)
             self._describe(av, path)
@@ -81,21 +86,24 @@ class PyavInput:
         self._frames = chain([first], self._frames)
         names = container.format.name.split(",")
         suffix = path.suffix.lower().lstrip(".")
-        seconds, self._padded = _promise(container, stream, names)
+        start = _start(container, stream, first)
+        self.promised, exact = _promise(container, stream, names, start)
+        self._padded = exact and "mov" in names
         self.info = AudioInfo(
             path=path,
             sample_rate=rate,
             channels=channels,
-            frames=round(seconds * rate) if seconds is not None else None,
-            seconds=seconds if seconds is not None else _estimate(container, stream),
+            frames=round(self.promised * rate) if self.promised is not None and exact else None,
+            seconds=self.promised if self.promised is not None else _estimate(container, stream),
             container=suffix if suffix in names else names[0],
-            codec=codec,
-            start_seconds=_start(container, stream, first),
+            codec=codec.removesuffix("float"),
+            start_seconds=start,
         )
 
     def _decode(self, stream) -> Iterator:
         """Frames in order. A packet that fails is forgiven at the end of a file only (tags, a cut packet)."""
         position = 0
+        first_pts = None
         packets = self._container.demux(stream)
         while True:
             try:
@@ -120,6 +128,10 @@ class PyavInput:
                     )
                 self.damage = None  # garbage before the first sound is harmless
                 position += frame.samples
+                if frame.pts is not None and frame.time_base:
+                    first_pts = frame.pts if first_pts is None else first_pts
+                    since = float((frame.pts - first_pts) * frame.time_base)
+                    self.reached = since + frame.samples / frame.sample_rate
                 yield frame
 
     def blocks(self, block_frames: int, start_frame: int) -> Iterator[np.ndarray]:
@@ -187,19 +199,18 @@ def _to_float(samples: np.ndarray) -> np.ndarray:
     return ((samples.astype(np.float64) - offset) / 2.0 ** (bits - 1)).astype(np.float32)
 
 
-def _promise(container, stream, names: list[str]) -> tuple[float | None, bool]:
-    """Seconds of sound that the file promises, if it does, and whether what comes after is only padding."""
-    if "mov" in names and stream.duration:
+def _promise(container, stream, names: list[str], start: float) -> tuple[float | None, bool]:
+    """Seconds of sound that the file promises, None if it does not, and whether that is to the sample."""
+    if stream.duration and ("mov" in names or names[0] in _EXACT):
         return float(stream.duration * stream.time_base), True
-    if names[0] in ("flac", "wav", "w64", "aiff", "caf", "tta", "wv", "ape") and stream.duration:
-        return float(stream.duration * stream.time_base), False
     if "matroska" in names:
-        # Muxers put each track's length in a tag; the container's own length may be that of the video.
+        # Muxers put each track's end in a tag, in milliseconds; the container's own may be the picture's.
         tag = stream.metadata.get("DURATION")
-        if tag is not None:
-            return _clock(tag), False
-        if len(container.streams) == 1 and container.duration:
-            return container.duration / 1e6, False
+        end = _clock(tag) if tag is not None else None
+        if end is None and len(container.streams) == 1 and container.duration:
+            end = container.duration / 1e6
+        if end is not None and end > start:
+            return end - start, False
     return None, False
 
 

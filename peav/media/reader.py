@@ -54,7 +54,7 @@ class AudioStream:
                 f"{shown(self.info.path)}: nothing at {start_frame / self.info.sample_rate:.2f} s, the file "
                 "ends before it; start earlier"
             )
-        check_complete(self.info, position, self._input.lossy, self._input.damage)
+        check_complete(self._input, position)
 
     def __iter__(self) -> Iterator[Tensor]:
         return self._blocks

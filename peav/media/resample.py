@@ -7,8 +7,9 @@ crossings of the sinc (one per period of `_ROLLOFF` times the lower rate), the w
 
 Output n lies at input position n * from / to. For a ratio such as 147:160 only 160 different fractions of a
 sample occur, so the weights are a small table and the filter is one strided convolution (torchaudio's
-construction). For 44101:24000 the table would hold a billion numbers; there the weights are computed as they
-are needed, exactly, because a nearby simpler ratio would drift by a third of a second per hour.
+construction). For 44101:24000 that table would hold a billion numbers; there the weights come from a table of
+evenly spaced fractions, between which they are interpolated. The positions stay exact: a nearby simpler ratio
+would drift by a third of a second per hour.
 """
 
 from __future__ import annotations
@@ -24,7 +25,9 @@ _ZERO_CROSSINGS = 32  # on each side; passes up to about 0.9 of the lower Nyquis
 _ROLLOFF = 0.945  # puts the end of the transition at the lower Nyquist frequency
 _KAISER_BETA = 8.6  # stop band near -90 dB
 _LARGEST_TABLE = 2**22  # weights
-_WEIGHTS_AT_ONCE = 2**21  # without a table; bounds the memory
+_WEIGHTS_AT_ONCE = 2**20  # for the interpolated ones; bounds the memory
+# Linear interpolation of h errs by at most its curvature, pi^2 / 3, times step^2 / 8: 1e-7 of its peak.
+_FRACTIONS = 2048
 
 
 def resample(waveform: Tensor, rate_from: int, rate_to: int) -> Tensor:
@@ -57,7 +60,8 @@ class StreamResampler:
         self._reset()
 
     def _reset(self) -> None:
-        self._pending: Tensor | None = None  # [..., samples], starting at input position `_origin`
+        self._started = False
+        self._pending: Tensor  # [..., samples] once started, from input position `_origin` on
         self._origin = -self._width  # the filter sees silence before the start
         self._received = 0  # input samples
         self._produced = 0  # output samples
@@ -65,8 +69,11 @@ class StreamResampler:
     def push(self, block: Tensor) -> Tensor:
         """Take ``[..., T]`` and return all output samples that no later input can change, maybe none."""
         if self._from == self._to:
+            self._started = True
+            self._pending = block[..., :0]
             return block
-        if self._pending is None:
+        if not self._started:
+            self._started = True
             self._pending = block.new_zeros(*block.shape[:-1], self._width)
         self._received += block.shape[-1]
         self._pending = torch.cat([self._pending, block], dim=-1)
@@ -74,8 +81,11 @@ class StreamResampler:
 
     def flush(self) -> Tensor:
         """The remaining output, ``[..., T]``. The resampler is then ready for another waveform."""
-        if self._from == self._to or self._pending is None:
-            return torch.zeros(0) if self._pending is None else self._pending[..., :0]
+        if not self._started:
+            return torch.zeros(0)  # nothing came, so not even the number of channels is known
+        if self._from == self._to:
+            self._started = False
+            return self._pending
         total = -(-self._received * self._to // self._from)
         silence = self._pending.new_zeros(*self._pending.shape[:-1], 2 * self._width + self._from)
         self._pending = torch.cat([self._pending, silence], dim=-1)
@@ -93,7 +103,7 @@ class StreamResampler:
         self._produced += out.shape[-1]
         # What the next output needs starts `width` before its position.
         keep_from = self._produced * self._from // self._to - self._width
-        self._pending = self._pending[..., keep_from - self._origin :]
+        self._pending = self._pending[..., keep_from - self._origin :].clone()  # lets go of the block
         self._origin = keep_from
         return out
 
@@ -117,17 +127,20 @@ class StreamResampler:
             return pending[..., :0]
         taps = 2 * self._width + 1
         windows = pending.unfold(-1, taps, 1)
-        offsets = torch.arange(taps, dtype=torch.float64) - self._width
+        rows = _rows(self._from, self._to).to(pending)
         outs = []
         at_once = max(1, _WEIGHTS_AT_ONCE // taps)
         for start in range(self._produced, end, at_once):
             # Whole numbers, so that no position drifts however long the stream.
             n = torch.arange(start, min(end, start + at_once), dtype=torch.int64)
             whole = n * self._from // self._to
-            fraction = (n * self._from % self._to).double() / self._to
-            weights = _filter(offsets - fraction[:, None], self._from, self._to)
+            # The fraction of a sample in `_FRACTIONS`: a row, and how far it is to the next one.
+            scaled = n * self._from % self._to * _FRACTIONS
+            row = (scaled // self._to).to(pending.device)
+            beyond = ((scaled % self._to).double() / self._to).to(pending)
+            weights = torch.lerp(rows[row], rows[row + 1], beyond[:, None])
             chosen = windows[..., (whole - self._width - self._origin).to(pending.device), :]
-            outs.append((chosen * weights.to(pending)).sum(dim=-1))
+            outs.append(torch.einsum("...nk,nk->...n", chosen, weights))
         return torch.cat(outs, dim=-1)
 
 
@@ -141,15 +154,19 @@ def _table(rate_from: int, rate_to: int) -> Tensor:
         lowpass_filter_width=_ZERO_CROSSINGS,
         rolloff=_ROLLOFF,
         beta=_KAISER_BETA,
+        dtype=torch.float64,  # in single precision its fractions of a sample are off by up to 1e-4 crossings
     )
-    return module.kernel
+    return module.kernel.float()
 
 
-def _filter(distance: Tensor, rate_from: int, rate_to: int) -> Tensor:
-    """h at `distance` input samples, see the top of the file."""
+@lru_cache(maxsize=4)
+def _rows(rate_from: int, rate_to: int) -> Tensor:
+    """``[_FRACTIONS + 1, 2 * width + 1]``: h around outputs lying a fraction of a sample after an input."""
     scale = min(rate_from, rate_to) * _ROLLOFF / rate_from
-    t = distance * scale
+    width = math.ceil(_ZERO_CROSSINGS / scale)
+    fractions = torch.arange(_FRACTIONS + 1, dtype=torch.float64) / _FRACTIONS
+    t = (torch.arange(-width, width + 1) - fractions[:, None]) * scale
     shape = torch.sqrt((1 - (t / _ZERO_CROSSINGS) ** 2).clamp(min=0))
-    inside = (t.abs() <= _ZERO_CROSSINGS).to(t)
     kaiser = torch.i0(_KAISER_BETA * shape) / torch.i0(torch.tensor(_KAISER_BETA, dtype=t.dtype))
-    return torch.sinc(t) * kaiser * inside * scale
+    inside = t.abs() <= _ZERO_CROSSINGS
+    return (torch.sinc(t) * kaiser * inside * scale).float()

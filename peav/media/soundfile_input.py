@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import struct
 from collections.abc import Iterator
 from contextlib import nullcontext
 from pathlib import Path
@@ -11,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
-from peav.media.info import AudioInfo, check_limits
+from peav.media.info import AudioInfo, check_complete, check_limits
 from peav.media.quiet import quiet_stderr
 
 _SAMPLE_BYTES = {
@@ -21,8 +22,9 @@ _SAMPLE_BYTES = {
 # libsndfile corrects the length of a short file on its own and only mentions the declared one in its log:
 # "data : 2646000 (should be 881970)", "SSND : ...", "Data Size : ...".
 _DECLARED_BYTES = re.compile(r"^\s*(?:data|SSND|Data [Ss]ize)\s*:\s*(\d+)\b", re.MULTILINE)
-# Programs that write to a pipe cannot know the length and put one of these in the header.
-_OPEN_ENDED_BYTES = range(0x7FFF_F000, 0x8000_0001)
+# Programs that write to a pipe cannot know the length and put something near 2 or 4 GiB in the header.
+_OPEN_ENDED_BYTES = (range(0x7FFF_F000, 0x8000_0001), range(0xFFFF_F000, 0x1_0000_0000))
+_TAGS = 16_384  # bytes; song titles and the like after an mp3
 
 
 class SoundfileInput:
@@ -34,6 +36,8 @@ class SoundfileInput:
 
     def __init__(self, path: Path) -> None:
         self.damage: str | None = None
+        self.promised: float | None = None
+        self.reached = 0.0
         try:
             # Bytes, because soundfile cannot encode a file name that is not valid UTF-8.
             with quiet_stderr():
@@ -48,28 +52,33 @@ class SoundfileInput:
 
     def _describe(self, path: Path) -> None:
         file = self._file
-        check_limits(path, file.samplerate, file.channels)
         self._noisy = file.subtype.startswith("MPEG")
         self.lossy = self._noisy or file.subtype in ("VORBIS", "OPUS")
-        frames: int | None = file.frames
-        if file.format == "MP3" and not _has_length_header(path):
-            frames = None
-        elif file.subtype in _SAMPLE_BYTES and file.format != "FLAC":
-            frames = max(file.frames, self._declared_frames())
+        if file.format == "RAW":  # libsndfile goes by the extension for .vox and .gsm and accepts any bytes
+            raise NotAudio("no header")
+        if file.format == "MP3" and not _says_how_long(path):
+            raise NotAudio("an mp3 without its length, of which libsndfile would only read what it guesses")
+        check_limits(path, file.samplerate, file.channels)
+        frames = file.frames
+        if file.subtype in _SAMPLE_BYTES and file.format != "FLAC":
+            frames = max(frames, self._declared_frames())
         self.info = AudioInfo(
             path=path,
             sample_rate=file.samplerate,
             channels=file.channels,
             frames=frames,
-            seconds=(file.frames if frames is None else frames) / file.samplerate,
+            seconds=frames / file.samplerate,
             container=file.format.lower(),
             codec="mp3" if self._noisy else file.subtype.lower(),
         )
+        # Where the header already shows it, a short or empty file is refused before any work is done.
+        self.promised = self.info.seconds
+        check_complete(self, file.frames)
 
     def _declared_frames(self) -> int:
         """Samples per channel that the header of an uncompressed file promises, 0 where it leaves it open."""
         declared = max((int(size) for size in _DECLARED_BYTES.findall(self._file.extra_info)), default=0)
-        if declared in _OPEN_ENDED_BYTES:
+        if any(declared in sizes for sizes in _OPEN_ENDED_BYTES):
             return 0
         # Some formats count their own chunk header in (16 to 24 bytes); a promise only counts beyond that.
         frames = declared // (self._file.channels * _SAMPLE_BYTES[self._file.subtype])
@@ -112,15 +121,25 @@ class NotAudio(Exception):
     """This decoder does not know the format. Another may."""
 
 
-def _has_length_header(path: Path) -> bool:
-    """Whether an mp3 says how long it is. Without that, libsndfile guesses from the size of the file."""
+def _says_how_long(path: Path) -> bool:
+    """Whether the first frame of an mp3 holds its length, and that of the whole file.
+
+    It holds that of a part where mp3 files were joined end to end.
+    """
     with path.open("rb") as file:
         head = file.read(10)
+        start = 0
         if head[:3] == b"ID3" and len(head) == 10:
             # The tag's length is four bytes of seven bits.
-            size = sum(byte << shift for byte, shift in zip(head[6:10], (21, 14, 7, 0), strict=True))
-            file.seek(10 + size)
-        else:
-            file.seek(0)
+            start = 10 + sum(byte << shift for byte, shift in zip(head[6:10], (21, 14, 7, 0), strict=True))
+        file.seek(start)
         frame = file.read(4096)
-    return any(mark in frame for mark in (b"Xing", b"Info", b"VBRI"))
+    for mark in (b"Xing", b"Info"):
+        at = frame.find(mark)
+        if at >= 0:
+            # "Xing", flags, then the numbers that the flags announce: frames (1), bytes (2).
+            flags, first, second = struct.unpack_from(">III", frame[at + 4 :].ljust(12, b"\0"))
+            size = second if flags & 1 else first
+            present = path.stat().st_size - start
+            return bool(flags & 1) and (not flags & 2 or present <= 1.01 * size + _TAGS)
+    return b"VBRI" in frame

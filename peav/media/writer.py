@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import io
 import os
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -19,37 +17,11 @@ import torch
 from torch import Tensor
 
 from peav.errors import UserError, shown
-from peav.media.info import MAX_CHANNELS, MAX_RATE, MIN_RATE
+from peav.media.encoders import OutputFile, SoundfileSink, WavSink
+from peav.media.formats import check_encodable, choose_format, format_of
 from peav.media.partial import temporary_sibling
 from peav.media.quiet import quiet_stderr
-from peav.media.wav import wav_header
 
-
-@dataclass(frozen=True)
-class _Format:
-    container: str  # libsndfile's name
-    subtype: str
-    suffixes: tuple[str, ...]
-    subtypes: tuple[str, ...] = ()  # what `subtype` may choose instead
-    rates: tuple[int, ...] | range = range(MIN_RATE, MAX_RATE + 1)  # Hz
-    max_channels: int = MAX_CHANNELS
-    quality: float | None = None  # libsndfile's compression level, 0 is best
-
-
-_WAV = ("PCM_16", "PCM_24", "FLOAT")
-_MP3_RATES = (8_000, 11_025, 12_000, 16_000, 22_050, 24_000, 32_000, 44_100, 48_000)
-FORMATS = {
-    "wav": _Format("WAV", "PCM_24", (".wav", ".wave"), _WAV),
-    "wav24": _Format("WAV", "PCM_24", (".wav", ".wave"), _WAV),
-    "wav16": _Format("WAV", "PCM_16", (".wav", ".wave"), _WAV),
-    "wavf": _Format("WAV", "FLOAT", (".wav", ".wave"), _WAV),
-    "wav32f": _Format("WAV", "FLOAT", (".wav", ".wave"), _WAV),
-    "flac": _Format("FLAC", "PCM_24", (".flac",), ("PCM_16", "PCM_24")),
-    "mp3": _Format("MP3", "MPEG_LAYER_III", (".mp3",), rates=_MP3_RATES, max_channels=2, quality=0.0),
-    # libvorbis takes the whole process down at rates much above 192 kHz.
-    "ogg": _Format("OGG", "VORBIS", (".ogg", ".oga"), rates=range(8_000, 192_001), quality=0.2),
-}
-_BYTES = {"PCM_16": 2, "PCM_24": 3, "FLOAT": 4}
 _WRITE_BLOCK = 16_384  # samples per channel; libvorbis overflows its stack on very long blocks
 
 
@@ -100,27 +72,30 @@ class Writer:
         self.frames = 0
         self.clipped = 0
         self.peak = 0.0
-        name = format if format is not None else _format_of(self.path)
-        self._format, self.subtype = _choose(name, subtype, self.path)
-        _check_encodable(self.path, name, self._format, sample_rate, channels)
+        name = format if format is not None else format_of(self.path)
+        self._format, self.subtype = choose_format(name, subtype, self.path)
+        check_encodable(self.path, name, self._format, sample_rate, channels)
         _check_target(self.path, overwrite)
-        self._sink: _WavSink | _SoundfileSink | None = None
-        self._file: _File | None = None
-        self._temporary: Path | None = None
+        self._is_open = False
+        # From `__enter__` on:
+        self._temporary: Path
+        self._file: OutputFile
+        self._sink: WavSink | SoundfileSink
 
     def __enter__(self) -> Writer:
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self._temporary = temporary_sibling(self.path)
-            self._file = _File(self._temporary)
+            self._file = OutputFile(self._temporary)
         except OSError as error:
             raise _user_error(self.path, error) from error
         try:
-            kind = _WavSink if self._format.container == "WAV" else _SoundfileSink
-            self._sink = kind(self._file, self.sample_rate, self.channels, self._format, self.subtype)
+            sink = WavSink if self._format.container == "WAV" else SoundfileSink
+            self._sink = sink(self._file, self.sample_rate, self.channels, self._format, self.subtype)
         except BaseException as error:
-            self._discard()
+            self._remove()
             raise self._explained(error) from error
+        self._is_open = True
         return self
 
     def write(self, waveform: Tensor) -> None:
@@ -133,7 +108,7 @@ class Writer:
             UserError: the disk is full or refuses to be written.
             RuntimeError: NaN or infinite samples; no input leads to them, so that is a bug.
         """
-        if self._sink is None:
+        if not self._is_open:
             raise RuntimeError("Writer.write outside of its `with` block")
         samples = torch.as_tensor(waveform).detach().to("cpu", torch.float32).numpy()
         if samples.ndim != 2 or samples.shape[0] != self.channels:
@@ -157,6 +132,7 @@ class Writer:
         self.frames += samples.shape[1]
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: object) -> None:
+        self._is_open = False
         if error is not None:
             self._discard()
             return
@@ -178,9 +154,11 @@ class Writer:
 
     def _discard(self) -> None:
         # libsndfile writes its last bytes into the file when it is closed, so the order matters.
-        if self._sink is not None:
-            with contextlib.suppress(Exception):
-                self._sink.abandon()
+        with contextlib.suppress(Exception):
+            self._sink.abandon()
+        self._remove()
+
+    def _remove(self) -> None:
         self._file.close()
         with contextlib.suppress(OSError):
             self._temporary.unlink()
@@ -206,155 +184,6 @@ def write(path: str | os.PathLike, waveform: Tensor, sample_rate: int, **options
     with Writer(path, sample_rate, waveform.shape[0], **options) as out:
         out.write(waveform)
     return out
-
-
-class _File(io.RawIOBase):
-    """The temporary file. Remembers why a write failed, because libsndfile only learns that it did."""
-
-    def __init__(self, path: Path) -> None:
-        self.error: OSError | None = None
-        self._raw = path.open("xb+", buffering=0)
-
-    def write(self, data) -> int:
-        view = memoryview(data)
-        done = 0
-        try:
-            while done < len(view) and self.error is None:
-                done += self._raw.write(view[done:])
-        except OSError as error:
-            self.error = error
-        return done
-
-    def readinto(self, buffer) -> int:
-        return self._raw.readinto(buffer)
-
-    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        return self._raw.seek(offset, whence)
-
-    def tell(self) -> int:
-        return self._raw.tell()
-
-    def check(self) -> None:
-        if self.error is not None:
-            raise self.error
-
-    def sync(self) -> None:
-        os.fsync(self._raw.fileno())
-
-    def close(self) -> None:
-        self._raw.close()
-        super().close()
-
-
-class _WavSink:
-    """Wav and RF64, see `peav.media.wav`."""
-
-    def __init__(self, file: _File, sample_rate: int, channels: int, format: _Format, subtype: str) -> None:
-        self._file = file
-        self._subtype = subtype
-        self._layout = (sample_rate, channels, _BYTES[subtype], subtype == "FLOAT")
-        self._file.write(wav_header(*self._layout, frames=0))
-
-    def write(self, samples: np.ndarray) -> None:
-        if self._subtype == "FLOAT":
-            data = samples.astype("<f4")
-        elif self._subtype == "PCM_16":
-            data = _to_integers(samples, 16).astype("<i2")
-        else:
-            # The three low bytes of each little-endian 32-bit integer.
-            data = _to_integers(samples, 24).astype("<i4").view(np.uint8).reshape(-1, 4)[:, :3]
-        self._file.write(data.tobytes())
-
-    def close(self, frames: int) -> None:
-        sample_rate, channels, sample_bytes, is_float = self._layout
-        if frames * channels * sample_bytes % 2:
-            self._file.write(b"\0")  # chunks have an even length
-        self._file.seek(0)
-        self._file.write(wav_header(*self._layout, frames=frames))
-
-    def abandon(self) -> None:
-        pass
-
-
-class _SoundfileSink:
-    """Flac, mp3 and ogg, encoded by libsndfile."""
-
-    def __init__(self, file: _File, sample_rate: int, channels: int, format: _Format, subtype: str) -> None:
-        self._subtype = subtype
-        self._out = soundfile.SoundFile(
-            file,
-            "w",
-            samplerate=sample_rate,
-            channels=channels,
-            format=format.container,
-            subtype=subtype,
-            compression_level=format.quality,
-            bitrate_mode="CONSTANT" if format.container == "MP3" else None,
-        )
-
-    def write(self, samples: np.ndarray) -> None:
-        if self._subtype == "PCM_16":
-            samples = _to_integers(samples, 16).astype(np.int16)
-        elif self._subtype == "PCM_24":
-            samples = _to_integers(samples, 24) << 8  # libsndfile takes the upper bits of 32
-        with quiet_stderr():
-            self._out.write(samples)
-
-    def close(self, frames: int) -> None:
-        with quiet_stderr():
-            self._out.close()
-
-    def abandon(self) -> None:
-        self.close(0)
-
-
-def _to_integers(samples: np.ndarray, bits: int) -> np.ndarray:
-    # libsndfile would scale floats by 2**15 - 1 but divides by 2**15 when reading; this is the exact inverse.
-    # The scale is a power of two, so nothing is rounded before `rint`.
-    scale = np.float32(2 ** (bits - 1))
-    return np.clip(np.rint(samples * scale), -scale, scale - 1).astype(np.int32)
-
-
-def _format_of(path: Path) -> str:
-    for name, format in FORMATS.items():
-        if path.suffix.lower() in format.suffixes:
-            return name
-    raise UserError(
-        f"{shown(path)}: no format for the ending '{shown(path.suffix, 20)}'; use .wav, .flac, .mp3 or .ogg"
-    )
-
-
-def _choose(name: str, subtype: str | None, path: Path) -> tuple[_Format, str]:
-    format = FORMATS.get(name)
-    if format is None:
-        raise UserError(f"format '{shown(name, 40)}' is unknown; choose one of {', '.join(FORMATS)}")
-    if path.suffix.lower() not in format.suffixes:
-        raise UserError(
-            f"{shown(path)}: the extension does not fit the format {name}; name it {shown(path.stem, 60)}"
-            f"{format.suffixes[0]}"
-        )
-    if subtype is None or subtype == format.subtype:
-        return format, format.subtype
-    if subtype not in format.subtypes:
-        choices = ", ".join(format.subtypes or (format.subtype,))
-        raise UserError(f"subtype '{shown(subtype, 40)}' is not possible in {name}; choose one of {choices}")
-    return format, subtype
-
-
-def _check_encodable(path: Path, name: str, format: _Format, sample_rate: int, channels: int) -> None:
-    if sample_rate not in format.rates:
-        if isinstance(format.rates, range):
-            allowed = f"{format.rates[0]} to {format.rates[-1]} Hz"
-        else:
-            allowed = ", ".join(str(rate) for rate in format.rates) + " Hz"
-        instead = "; use wav or flac, or resample" if name in ("mp3", "ogg") else "; resample it"
-        raise UserError(f"{shown(path)}: {name} cannot hold {sample_rate} Hz, only {allowed}{instead}")
-    if not 1 <= channels <= format.max_channels:
-        instead = "use wav or flac, or mix it down" if name == "mp3" else "mix it down"
-        raise UserError(
-            f"{shown(path)}: {name} cannot hold {channels} channels, only 1 to {format.max_channels}; "
-            f"{instead}"
-        )
 
 
 def _check_target(path: Path, overwrite: bool) -> None:
@@ -420,17 +249,27 @@ def _publish(temporary: Path, path: Path, overwrite: bool) -> None:
     else:
         try:
             os.link(temporary, path)
-            temporary.unlink()
         except FileExistsError:
             raise _exists(path) from None
         except OSError:
-            # No hard links here (FAT, some network drives): claim the name, then replace our own claim.
-            try:
-                path.open("xb").close()
-            except FileExistsError:
-                raise _exists(path) from None
-            temporary.replace(path)
+            _publish_without_links(temporary, path)
+        else:
+            with contextlib.suppress(OSError):
+                temporary.unlink()
     _sync_folder(path.parent)
+
+
+def _publish_without_links(temporary: Path, path: Path) -> None:
+    """For FAT and some network drives: claim the name, then replace our own claim."""
+    try:
+        path.open("xb").close()
+    except FileExistsError:
+        raise _exists(path) from None
+    try:
+        temporary.replace(path)
+    except BaseException:
+        path.unlink(missing_ok=True)
+        raise
 
 
 def _sync_folder(folder: Path) -> None:
