@@ -12,3 +12,38 @@ losses       pairwise sigmoid contrastive loss
 checkpoints  weights on disk: safetensors beside a config
 training     the parts that every training script shares
 """
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from .model import PEAV
+
+__all__ = ["PEAV", "UserError", "load"]
+
+
+def load(model: str | Path | None = None) -> PEAV:
+    """The embedder in a folder; without one, that of the model inside the package.
+
+    >>> peav.load().embed(text=["a dog barking"]).shape      # doctest: +SKIP
+    torch.Size([1, 256])
+    """
+    from . import checkpoints
+
+    return checkpoints.load_packaged() if model is None else checkpoints.load(model)
+
+
+def __getattr__(name: str) -> Any:
+    # torch takes seconds to import, which `--help` should not.
+    if name == "PEAV":
+        from .model import PEAV
+
+        return PEAV
+    if name == "UserError":
+        from .errors import UserError
+
+        return UserError
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
