@@ -65,6 +65,18 @@ class LappedHead(nn.ConvTranspose1d):
     def __init__(self, channels: int, kernel: int, stride: int) -> None:
         super().__init__(channels, 1, kernel, stride=stride, padding=(kernel - stride) // 2)
 
+    def forward(self, x: Tensor, output_size: list[int] | None = None) -> Tensor:
+        kernel, stride, flank = self.kernel_size[0], self.stride[0], self.padding[0]
+        if kernel != 2 * stride:
+            return super().forward(x, output_size)
+        # The same sum as one matrix product and one addition of neighbouring halves: several times faster on a
+        # CPU than the general transposed convolution, most of all in bfloat16.
+        frames = x.transpose(1, 2) @ self.weight[:, 0]
+        first, second = frames.split(stride, dim=-1)
+        y = nn.functional.pad(first, (0, 0, 0, 1)) + nn.functional.pad(second, (0, 0, 1, 0))
+        y = y.flatten(1)[:, None, flank : flank + x.shape[-1] * stride]
+        return y if self.bias is None else y + self.bias[:, None]
+
 
 @torch.no_grad()
 def lapped_init_(codec: DACVAE, *, std: float = 0.05, gain: float = 1.0, alpha: float = 1e-4) -> DACVAE:

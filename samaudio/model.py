@@ -1,0 +1,130 @@
+"""The mask model: codec, embedder and separator as one thing that answers queries about a mixture.
+
+Axes: ``C`` channels, ``T`` samples at the model's rate, ``K`` hypotheses, ``F`` latent frames, ``E`` query width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from peav import media
+from peav.codec import DACVAE
+from peav.model import PEAV
+
+from .mask import ANYWHERE, INSIDE, OUTSIDE, MaskSeparator
+from .prompts import Example, Prompt, Span, Text
+
+
+@dataclass
+class Split:
+    """How a stretch of mixture divides, before it is cut out of the input.
+
+    ``target`` and ``residual`` are waveform estimates ``[K, C, T]``; only their magnitudes matter afterwards.
+    ``activity [F]`` is the probability, frame by frame, that the target sounds; ``presence`` that it sounds at all;
+    ``confidence [K]`` the probability of each hypothesis being the best.
+    """
+
+    target: Tensor
+    residual: Tensor
+    activity: Tensor
+    presence: float
+    confidence: Tensor
+
+
+class MaskModel(nn.Module):
+    """Everything between a prompt and an estimate. Runs at its own rate on mono or per channel."""
+
+    def __init__(self, codec: DACVAE, embedder: PEAV, separator: MaskSeparator, settings: dict[str, Any]):
+        super().__init__()
+        self.codec, self.embedder, self.separator = codec, embedder, separator
+        self.settings = settings
+
+    @property
+    def sample_rate(self) -> int:
+        """Hz; recordings are resampled to this before :meth:`encode`."""
+        return self.codec.config.sample_rate
+
+    @property
+    def frame_rate(self) -> float:
+        """Latent frames (and activity values) per second."""
+        return self.codec.config.frame_rate
+
+    @property
+    def hypotheses(self) -> int:
+        return self.separator.config.hypotheses
+
+    @property
+    def presence_threshold(self) -> float:
+        """Presence below this means that the sound is not there. Calibrated on validation mixtures."""
+        return float(self.settings.get("presence_threshold", 0.5))
+
+    @property
+    def device(self) -> torch.device:
+        return self.separator.no_query.device
+
+    @torch.inference_mode()
+    def query(self, prompts: Sequence[Prompt]) -> Tensor:
+        """One unit vector ``[E]`` for everything the prompts say; NaN when they only name times."""
+        texts = [p.text.strip().lower() for p in prompts if isinstance(p, Text)]
+        found = [self.embedder.embed(text=texts)] if texts else []
+        for prompt in prompts:
+            if isinstance(prompt, Example):
+                waveform, rate = self._example(prompt)
+                mono = media.resample(waveform.mean(0), rate, self.sample_rate).to(self.device)
+                found.append(self.embedder.embed(audio=[mono]))
+        if not found:
+            return torch.full((self.separator.config.query_dim,), torch.nan, device=self.device)
+        return nn.functional.normalize(torch.cat(found).mean(0), dim=-1)
+
+    def _example(self, prompt: Example) -> tuple[Tensor, int]:
+        if isinstance(prompt.audio, Tensor):
+            waveform = prompt.audio if prompt.audio.dim() == 2 else prompt.audio[None]
+            return waveform.float(), int(prompt.sample_rate or self.sample_rate)
+        return media.read(Path(prompt.audio))
+
+    def anchors(self, prompts: Sequence[Prompt], start: float, frames: int) -> Tensor | None:
+        """Marks ``[F]`` of the prompts' spans for ``frames`` latent frames that begin at ``start`` seconds.
+
+        None without a span. A frame is inside when the span covers its middle.
+        """
+        spans = [p for p in prompts if isinstance(p, Span)]
+        if not spans:
+            return None
+        middle = start + (torch.arange(frames) + 0.5) / self.frame_rate
+        inside = torch.zeros(frames, dtype=torch.bool)
+        for span in spans:
+            inside |= (middle >= span.start) & (middle < span.end)
+        return torch.where(inside, INSIDE, OUTSIDE).to(self.device)
+
+    @torch.inference_mode()
+    def encode(self, mixture: Tensor) -> Tensor:
+        """Latents ``[C, D, F]`` of a mixture ``[C, T]`` at :attr:`sample_rate`; shared by all queries."""
+        return self.codec.latents(mixture.to(self.device)[:, None])
+
+    @torch.inference_mode()
+    def split(self, latent: Tensor, query: Tensor, anchors: Tensor | None, length: int) -> Split:
+        """Divide a mixture's latent ``[C, D, F]`` by a query ``[E]``; ``length`` samples come back."""
+        C, _, F = latent.shape
+        marks = anchors if anchors is not None else torch.full((F,), ANYWHERE, device=latent.device)
+        out = self.separator(latent, query.expand(C, -1), marks.expand(C, -1))
+        K = self.hypotheses
+        waves = self.codec.decode(torch.cat((out.target, out.residual), 1).flatten(0, 1), length=length)
+        waves = waves.view(C, 2, K, length).permute(1, 2, 0, 3)
+        # A sound that is in one channel only is there: the most certain channel speaks for all.
+        return Split(waves[0], waves[1], out.activity.sigmoid().amax(0), float(out.presence.sigmoid().max()),
+                     out.confidence.softmax(-1).mean(0))
+
+    @torch.inference_mode()
+    def similarity(self, query: Tensor, waveform: Tensor) -> float:
+        """Cosine between a query ``[E]`` and the embedding of ``waveform [C, T]`` at the model's rate; NaN for a
+        query without words or for silence."""
+        mono = waveform.to(self.device).mean(0)
+        if bool(query.isnan().any()) or float(mono.abs().max()) < 1e-6:
+            return float("nan")
+        return float(self.embedder.embed(audio=[mono])[0] @ query)

@@ -1,0 +1,300 @@
+"""Train the mask separator over a frozen codec and embedder.
+
+    python -m samaudio.train codec=runs/codec/model embedder=runs/embedder/model \\
+        data.manifests=[PATH/manifest.jsonl] folder=runs/separator
+    python -m samaudio.train +debug=separator           # a minute on a CPU, after +debug=codec and +debug=embedder
+    torchrun --nproc-per-node 8 -m samaudio.train ...   # many GPUs
+
+Running the same command again resumes. The result is ``<folder>/model``: codec, embedder, separator and settings, what
+``samaudio.load`` opens.
+
+The loss is taken where it counts: on the STFT of the stem that the mask cuts out of the mixture, back through the
+codec's decoder. Hypothesis 0 learns from every item; with more than one, the hypothesis closest to the truth in the
+latent learns too (winner takes all; multiple choice learning, Guzman-Rivera et al. 2012), and a classifier learns
+which one it will be.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import hydra
+import numpy as np
+import torch
+import torch.nn.functional as F_
+from omegaconf import DictConfig, OmegaConf
+from torch import Tensor
+
+from peav import checkpoints as peav_checkpoints
+from peav.clips import ClipStore
+from peav.codec import DACVAE
+from peav.model import PEAV
+from peav.train_codec import open_stores
+from peav.train_embedder import SentenceCache
+from peav.training import Ema, Loop, Run, average_gradients, batches, to_device
+
+from . import checkpoints
+from .mask import ANYWHERE, INSIDE, OUTSIDE, MaskConfig, MaskOutput, MaskSeparator
+from .metrics import error_db, improvement
+from .mixtures import MixtureSampler, Recipe, activity
+from .model import MaskModel
+from .project import power_ratio, project, squared, stft, window_length
+
+
+class MixtureBatches:
+    """Batch number to mixtures and questions.
+
+    ``mixture [M, T]``, ``target [M * Q, T]`` (questions of one mixture next to each other), ``activity [M * Q, F]``,
+    ``anchors [M * Q, F]``, ``phrases``, ``examples [M * Q]`` (clip numbers, -1 for none) and ``kind [M * Q]``: 0 the
+    query is the phrase, 1 the example, 2 the span alone.
+    """
+
+    def __init__(self, store: ClipStore, config: DictConfig, hop: int, seed: int, recipe: Recipe):
+        self.questions = config.data.questions
+        self.sampler = MixtureSampler(store, recipe, seed, self.questions)
+        self.mixtures = config.loop.batch_size // self.questions
+        self.hop, self.seed = hop, seed
+        self.span, self.example, self.span_only = config.data.span, config.data.example, config.data.span_only
+
+    def __call__(self, number: int) -> dict:
+        rng = np.random.default_rng((self.seed, 1, number))
+        rows: dict[str, list] = {k: [] for k in ("mixture", "target", "activity", "anchors", "examples", "kind")}
+        phrases, labels = [], []
+        for i in range(number * self.mixtures, (number + 1) * self.mixtures):
+            mixture = self.sampler[i]
+            rows["mixture"].append(mixture.samples)
+            for question in mixture.questions:
+                target = mixture.target(question)
+                active = activity(target, self.hop)
+                kind = rng.choice(3, p=[1 - self.example - self.span_only, self.example, self.span_only])
+                # A span must leave something out to say anything.
+                partial = question.stem is not None and not active.all()
+                if (kind == 1 and question.example is None) or (kind == 2 and not partial):
+                    kind = 0
+                told = partial and (kind == 2 or rng.random() < self.span)
+                rows["target"].append(target)
+                rows["activity"].append(active)
+                rows["anchors"].append(_marks(active, rng) if told else np.full(len(active), ANYWHERE))
+                rows["examples"].append(-1 if question.example is None else question.example)
+                rows["kind"].append(kind)
+                phrases.append(question.phrase)
+                labels.append(question.label)
+        batch = {k: torch.from_numpy(np.stack(v)) for k, v in rows.items()}
+        return batch | {"phrases": phrases, "labels": labels}
+
+
+def _marks(active: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Anchors as a person would draw them: short gaps closed, each edge off by up to a tenth of a second."""
+    inside = np.zeros(len(active), dtype=bool)
+    edges = np.flatnonzero(np.diff(np.concatenate(([0], active.astype(np.int8), [0]))))
+    spans = [list(pair) for pair in edges.reshape(-1, 2)]
+    merged = spans[:1]
+    for start, end in spans[1:]:
+        if start - merged[-1][1] < 15:
+            merged[-1][1] = end
+        else:
+            merged.append([start, end])
+    for start, end in merged:
+        a, b = rng.integers(-5, 6, 2)
+        inside[max(0, start + a): max(1, end + b)] = True
+    return np.where(inside, INSIDE, OUTSIDE)
+
+
+@torch.inference_mode()
+def example_embeddings(embedder: PEAV, store: ClipStore, batch: int = 32, seconds: float = 2.5) -> Tensor:
+    """Audio embedding ``[N, E]`` of every clip's first seconds, for queries by example."""
+    T = round(seconds * store.sample_rate)
+    found = []
+    for first in range(0, len(store), batch):
+        clips = [torch.from_numpy(store[i][:T]) for i in range(first, min(first + batch, len(store)))]
+        # Short clips are repeated rather than padded with silence, which the tower would hear.
+        waves = torch.stack([c.repeat(-(-T // len(c)))[:T] for c in clips])
+        found.append(embedder.audio_embedding(embedder.codec.latents(waves[:, None])))
+    return torch.cat(found).clone()
+
+
+class Queries:
+    """Query vectors ``[Q, E]`` of a batch: phrases, examples, or NaN for a span alone."""
+
+    def __init__(self, embedder: PEAV, examples: Tensor | None, device: torch.device):
+        self.embedder, self.examples, self.device = embedder, examples, device
+        self.sentences = SentenceCache()
+
+    @torch.no_grad()
+    def __call__(self, batch: dict) -> Tensor:
+        query = self.embedder.text_embedding(self.sentences(batch["phrases"]).to(self.device)).clone()
+        if self.examples is not None:
+            chosen = batch["kind"] == 1
+            query[chosen] = self.examples[batch["examples"][chosen].cpu()].to(self.device)
+        query[batch["kind"] == 2] = torch.nan
+        return query
+
+
+def losses(codec: DACVAE, out: MaskOutput, batch: dict, target_latent: Tensor, mixture: Tensor, window: Tensor
+           ) -> dict[str, Tensor]:
+    """Named loss terms; weighted in ``weights`` of the config.
+
+    Args:
+        target_latent: latents of the true targets ``[Q, D, F]``.
+        mixture: ``[Q, T]``, each mixture repeated for its questions.
+    """
+    target = batch["target"]
+    Q, K = out.confidence.shape
+    with torch.no_grad():  # the codec is close to orthonormal, so this ranks like the waveform error
+        distance = (out.target - target_latent[:, None]).square().sum((2, 3))
+        winner = distance.argmin(1)
+    rows = torch.arange(Q, device=target.device)
+    chosen = out.target[:, 0] if K == 1 else torch.cat((out.target[:, 0], out.target[rows, winner]))
+    repeat = len(chosen) // Q
+    wanted, mix = target.repeat(repeat, 1), mixture.repeat(repeat, 1)
+    decoded = codec.decode(chosen, length=mix.shape[-1])[:, 0].float()
+    with torch.no_grad():
+        X = stft(batch["mixture"], window).repeat_interleave(Q // len(batch["mixture"]), 0)
+        S = stft(target, window)
+        power, cross = squared(X).repeat(repeat, 1, 1), (X * S.conj()).real.repeat(repeat, 1, 1)
+        X = X.repeat(repeat, 1, 1)
+        floor = power.sum((1, 2)).clamp_min(1e-8)
+        constant = squared(S).sum((1, 2)).repeat(repeat)
+    # The codec is close to linear, so what is not decoded as target counts as residual; this saves a decoding.
+    estimate = stft(decoded, window)
+    mask = power_ratio(estimate, X - estimate)
+    # |mask * X - S|^2 with the parts that do not depend on the mask worked out beforehand
+    error = (mask * (mask * power - 2 * cross)).sum((1, 2)) + constant
+    terms = {
+        "stem": 10 * (error.clamp_min(0) / floor + 1e-3).log10().mean(),
+        "decoded": error_db(decoded, wanted, mix).mean(),
+        "activity": F_.binary_cross_entropy_with_logits(out.activity, batch["activity"].float()),
+        "presence": F_.binary_cross_entropy_with_logits(out.presence, (target.abs().amax(1) > 0).float()),
+    }
+    if K > 1:
+        terms["confidence"] = F_.cross_entropy(out.confidence, winner)
+    return terms
+
+
+@torch.inference_mode()
+def validate(model: MaskModel, queries: Queries, held_out: list[dict], window: Tensor) -> dict[str, float]:
+    """Mean SI-SDRi in dB of the right prompt and of the prompt for the other source, on two sources at 0 dB."""
+    right, wrong, other = [], [], []
+    device = model.device
+    for batch in held_out:
+        batch = to_device(batch, device)
+        query = queries(batch)
+        latent = model.codec.latents(batch["mixture"][:, None])
+        stems = []
+        for q in (query[0::2], query[1::2]):
+            out = model.separator(latent, q)
+            decoded = model.codec.decode(out.target[:, 0], length=batch["mixture"].shape[-1])[:, 0]
+            stems.append(project(batch["mixture"], decoded, batch["mixture"] - decoded, window))
+        target, rest = batch["target"][0::2], batch["target"][1::2]
+        right.append(improvement(stems[0], target, batch["mixture"]))
+        other.append(improvement(stems[1], rest, batch["mixture"]))
+        wrong.append(improvement(stems[1], target, batch["mixture"]))
+    gains = torch.cat(right + other)
+    return {"valid/si_sdri": float(gains.mean()), "valid/median": float(gains.median()),
+            "valid/worse": float((gains < 0).float().mean()), "valid/wrong": float(torch.cat(wrong).mean())}
+
+
+def build(config: DictConfig, device: torch.device) -> MaskModel:
+    """The model to train: codec and embedder as given, a new separator or the one of ``init``."""
+    codec = DACVAE.from_pretrained(config.codec)
+    embedder = peav_checkpoints.load(config.embedder, codec_folder=config.codec)
+    settings = MaskConfig(latent_dim=codec.config.codebook_dim, query_dim=embedder.config.output_dim,
+                          **OmegaConf.to_container(config.separator))
+    separator = MaskSeparator(settings)
+    if config.init:
+        _start_from(separator, checkpoints.load_model(config.init, "cpu").separator)
+    model = MaskModel(codec, embedder, separator, {"name": config.name})
+    model.codec.requires_grad_(False)
+    model.embedder.requires_grad_(False)
+    return model.to(device)
+
+
+def _start_from(separator: MaskSeparator, old: MaskSeparator) -> None:
+    """Take over every weight that fits; further hypotheses start as disturbed copies of the first."""
+    state, found = separator.state_dict(), old.state_dict()
+    for name, value in state.items():
+        if name in found and found[name].shape == value.shape:
+            state[name] = found[name]
+    separator.load_state_dict(state)
+    with torch.no_grad():
+        for k in range(old.config.hypotheses, separator.config.hypotheses):
+            for new, first in zip(separator.masks[k].parameters(), separator.masks[0].parameters(), strict=True):
+                new.copy_(first + 0.05 * first.std() * torch.randn_like(first) + (0.2 * (k % 2 * 2 - 1) if new.dim() == 1 else 0))
+
+
+def fit(config: DictConfig) -> dict[str, float]:
+    """Train to the end of the schedule; returns the last validation figures."""
+    loop = Loop(**config.loop)
+    run = Run(config.folder, loop)
+    OmegaConf.save(config, run.folder / "config.yaml")
+    model = build(config, run.device)
+    separator, codec = model.separator, model.codec
+    train_store, valid_store = open_stores(config, run, model.sample_rate)
+    window = torch.hann_window(window_length(model.sample_rate), device=run.device)
+    parameters = list(separator.parameters())
+    optimizer = torch.optim.AdamW(parameters, lr=loop.lr, betas=(0.9, 0.98), weight_decay=loop.weight_decay)
+    ema = Ema(separator, loop.ema)
+    run.resume(model=separator, optimizer=optimizer, ema=ema)
+    recipe = Recipe(**OmegaConf.to_container(config.recipe))
+    queries = Queries(model.embedder, example_embeddings(model.embedder, train_store), run.device)
+    held_out = _held_out(valid_store, config, codec.hop_length)
+    questions = config.data.questions
+    for batch in batches(MixtureBatches(train_store, config, codec.hop_length, loop.seed, recipe), run):
+        if run.done:
+            break
+        for group in optimizer.param_groups:
+            group["lr"] = run.learning_rate()
+        batch = to_device(batch, run.device)
+        query = queries(batch)
+        with torch.no_grad():
+            latent = codec.latents(batch["mixture"][:, None]).repeat_interleave(questions, 0)
+            target_latent = codec.latents(batch["target"][:, None])
+        mixture = batch["mixture"].repeat_interleave(questions, 0)
+        with run.autocast():
+            out = separator(latent, query, batch["anchors"])
+            terms = losses(codec, out, batch, target_latent, mixture, window)
+        loss = sum(config.weights[name] * value for name, value in terms.items())
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        average_gradients(parameters)
+        norm = torch.nn.utils.clip_grad_norm_(parameters, loop.clip)
+        if bool(norm.isfinite()):
+            optimizer.step()
+            ema.update(separator)
+        run.step += 1
+        run.track(terms | {"loss": loss, "gradient": norm})
+        if run.step % loop.valid_every == 0:
+            with ema.swapped(separator):
+                run.write(validate(model.eval(), queries, held_out, window))
+            model.train()
+        if run.save_due():
+            run.save(model=separator, optimizer=optimizer, ema=ema)
+    run.save(model=separator, optimizer=optimizer, ema=ema)
+    with ema.swapped(separator):
+        figures = validate(model.eval(), queries, held_out, window)
+        if run.rank == 0:
+            checkpoints.save_model(model, Path(run.folder) / "model")
+    run.write(figures)
+    run.plot()
+    return figures
+
+
+def _held_out(store: ClipStore, config: DictConfig, hop: int) -> list[dict]:
+    """Fixed validation batches: two sources at 0 dB, unchanged clips, both asked for by their plain labels."""
+    recipe = Recipe(seconds=config.recipe.seconds, sources=(0, 1), snr_db=(0, 0), absent=0, augment=0)
+    plain = OmegaConf.merge(config, {"data": {"questions": 2, "span": 0, "example": 0, "span_only": 0}})
+    make = MixtureBatches(store, plain, hop, 2**31 - 1, recipe)
+    held_out = [make(i) for i in range(config.data.valid_batches)]
+    for batch in held_out:
+        batch["phrases"] = batch["labels"]
+    return held_out
+
+
+@hydra.main(version_base="1.3", config_path="pkg://configs", config_name="separator")
+def main(config: DictConfig) -> None:
+    OmegaConf.resolve(config)
+    fit(config)
+
+
+if __name__ == "__main__":
+    main()
