@@ -14,7 +14,6 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from typing import Any, Protocol
 
 import typer
@@ -22,8 +21,8 @@ import typer
 from peav.errors import UserError, shown
 
 DONE, MISTAKE, STOPPED = 0, 2, 130
-# Newer typer carries its own copy of click, older typer uses click's; this is the base of both.
-_UsageError = typer.BadParameter.__mro__[1]
+# Newer typer carries its own copy of click, older typer uses click's; this finds the base in both.
+_UsageError: Any = typer.BadParameter.__mro__[1]
 _LONGEST_PATH = 4_096  # characters; what is printed as a result must be the whole name
 
 
@@ -50,10 +49,7 @@ def run(app: typer.Typer, prog: str, arguments: Sequence[str] | None = None) -> 
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return MISTAKE
     except _UsageError as error:
-        message = error.format_message().strip().rstrip(".")
-        if not message:  # a group without a command, which has shown its help
-            return MISTAKE
-        complain(str(UserError(f"{message}; see {prog} --help")))
+        complain(str(UserError(f"{error.format_message().strip().rstrip('.')}; see {prog} --help")))
         return MISTAKE
 
 
