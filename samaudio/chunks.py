@@ -4,7 +4,7 @@
                            |---------- chunk 1 ----------|
                             m  /ramp\\  m
 
-Neighbours share ``overlap`` samples. In the middle of them one fades into the other along a raised cosine. The
+Neighbours share ``overlap`` samples. In the middle of them one fades into the other on a raised cosine. The
 margin ``m`` on either side is only context, so that what a model does at a chunk's edge is never heard.
 """
 

@@ -1,0 +1,191 @@
+"""One chunk: ask the model what to keep, and cut it out of the chunk itself.
+
+Axes: ``C`` channels, ``T`` samples at the recording's rate, ``N`` candidates, ``F`` latent frames.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from peav.media import resample
+
+from .bands import extend
+from .chunks import Chunk
+from .model import Split
+from .project import istft, ratio_mask, stft, window_length
+from .prompts import Prompt
+from .spans import span_gate
+
+SILENCE = 1e-6  # peak (-120 dB) below which there is nothing to take out
+MODEL_PEAK = 0.5  # every chunk is brought to this peak for the model, so that the level decides nothing
+
+
+class Model(Protocol):
+    """What a separator needs of a model; `samaudio.model.MaskModel` is one."""
+
+    @property
+    def sample_rate(self) -> int: ...
+    @property
+    def frame_rate(self) -> float: ...
+    @property
+    def hypotheses(self) -> int: ...
+    @property
+    def presence_threshold(self) -> float: ...
+    @property
+    def device(self) -> torch.device: ...
+    def query(self, prompts: Sequence[Prompt]) -> Tensor: ...
+    def anchors(self, prompts: Sequence[Prompt], start: float, frames: int) -> Tensor | None: ...
+    def encode(self, mixture: Tensor) -> Tensor: ...
+    def split(self, latent: Tensor, query: Tensor, anchors: Tensor | None, length: int) -> Split: ...
+    def similarity(self, query: Tensor, waveform: Tensor) -> float: ...
+
+
+@dataclass
+class Question:
+    """Everything that was said about one sound, and its query vector ``[E]``."""
+
+    prompts: tuple[Prompt, ...]
+    query: Tensor
+
+
+@dataclass
+class Piece:
+    """The answer to one question about one chunk, on the CPU.
+
+    ``targets [N, C, T]`` cut out of the chunk, ``activity [F]``, ``gate [T]`` of the user's spans,
+    ``energy`` of what was taken out (mean over candidates).
+    """
+
+    targets: Tensor
+    activity: Tensor
+    presence: float
+    similarity: list[float]
+    confidence: list[float]
+    energy: float
+    gate: Tensor | None
+
+
+class Cutter:
+    """Answers questions about the chunks of one recording. The codec sees each chunk once."""
+
+    def __init__(
+        self,
+        model: Model,
+        sample_rate: int,
+        questions: Sequence[Question],
+        exclude: Sequence[Question] = (),
+        candidates: int = 1,
+        seed: int = 0,
+    ):
+        self.model, self.sample_rate, self.candidates, self.seed = model, sample_rate, candidates, seed
+        self.questions, self.exclude = questions, exclude
+        self.power = float(getattr(model, "settings", {}).get("power", 1.0))
+        self.window = torch.hann_window(window_length(sample_rate), device=model.device)
+
+    def __call__(self, chunk: Chunk) -> Iterator[Piece]:
+        """One piece per question, in their order."""
+        peak = float(chunk.samples.abs().max())
+        if peak < SILENCE:
+            yield from (self._silence(chunk, question) for question in self.questions)
+            return
+        samples = chunk.samples.to(self.model.device)
+        gain = MODEL_PEAK / peak
+        heard = resample(samples * gain, self.sample_rate, self.model.sample_rate)
+        with seeded(self.seed, self.model.device):
+            latent = self.model.encode(heard)
+        spectrum = stft(samples, self.window)
+        kept = self._kept(spectrum, latent, chunk, heard.shape[-1])
+        for question in self.questions:
+            split = self._split(question, latent, chunk, heard.shape[-1])
+            yield self._piece(chunk, question, split, spectrum, kept, gain)
+
+    def _split(self, question: Question, latent: Tensor, chunk: Chunk, length: int) -> Split:
+        anchors = self.model.anchors(question.prompts, chunk.start / self.sample_rate, latent.shape[-1])
+        # The same random numbers for every question, so that none depends on what else was asked.
+        with seeded(self.seed, self.model.device):
+            return self.model.split(latent, question.query, anchors, length)
+
+    def _silence(self, chunk: Chunk, question: Question) -> Piece:
+        nothing = torch.zeros(self.candidates, *chunk.samples.shape)
+        unknown = [math.nan] * self.candidates
+        return Piece(nothing, torch.zeros(1), 0.0, unknown, unknown, 0.0, None)
+
+    def _kept(self, spectrum: Tensor, latent: Tensor, chunk: Chunk, length: int) -> Tensor | None:
+        """What the excluded sounds leave of each bin, the product of ``1 - mask``; None without them."""
+        kept = None
+        for question in self.exclude:
+            split = self._split(question, latent, chunk, length)
+            if split.presence < self.model.presence_threshold:
+                continue
+            mask = self._mask(split, 0, spectrum, chunk.samples.shape[-1])
+            gate = self._gate(question, chunk)
+            if gate is not None:
+                hop = len(self.window) // 4
+                middles = (torch.arange(mask.shape[-1]) * hop).clamp(max=len(gate) - 1)
+                mask = mask * gate[middles].to(mask)
+            kept = 1 - mask if kept is None else kept * (1 - mask)
+        return kept
+
+    def _piece(
+        self,
+        chunk: Chunk,
+        question: Question,
+        split: Split,
+        spectrum: Tensor,
+        kept: Tensor | None,
+        gain: float,
+    ) -> Piece:
+        C, T = chunk.samples.shape
+        gate = self._gate(question, chunk)
+        targets = torch.empty(self.candidates, C, T)
+        similarity = []
+        for k in range(self.candidates):
+            mask = self._mask(split, k, spectrum, T)
+            if kept is not None:
+                mask = mask * kept
+            target = istft(spectrum * mask, self.window, T)
+            if gate is not None:
+                target = target * gate.to(target)
+            targets[k] = target.cpu()
+            again = resample(target * gain, self.sample_rate, self.model.sample_rate)
+            similarity.append(self.model.similarity(question.query, again))
+        energy = float(targets.square().sum()) / self.candidates
+        confidence = split.confidence[: self.candidates].tolist()
+        return Piece(targets, split.activity.cpu(), split.presence, similarity, confidence, energy, gate)
+
+    def _mask(self, split: Split, k: int, spectrum: Tensor, T: int) -> Tensor:
+        """Mask ``[C, bins, frames]`` of hypothesis ``k`` over the recording's own spectrum."""
+        target, residual = (
+            resample(waves[k].float(), self.model.sample_rate, self.sample_rate)[..., :T]
+            for waves in (split.target, split.residual)
+        )
+        # The estimates only count against each other; one scale keeps them far from the mask's own floor.
+        scale = 1 / max(float(target.abs().max()), float(residual.abs().max()), 1e-20)
+        mask = ratio_mask(target * scale, residual * scale, self.window, self.power)
+        return extend(mask, spectrum.abs().square(), self.sample_rate, self.model.sample_rate)
+
+    def _gate(self, question: Question, chunk: Chunk) -> Tensor | None:
+        return span_gate(question.prompts, chunk.start, chunk.samples.shape[-1], self.sample_rate)
+
+
+@contextmanager
+def seeded(seed: int, device: torch.device) -> Iterator[None]:
+    """Torch's random numbers from ``seed``, and the state of its generators as it was afterwards."""
+    generators: list[Any] = [torch.default_generator]
+    if device.type == "cuda":
+        generators.append(torch.cuda.default_generators[device.index or 0])
+    states = [generator.get_state() for generator in generators]
+    try:
+        for generator in generators:
+            generator.manual_seed(seed % 2**63)
+        yield
+    finally:
+        for generator, state in zip(generators, states, strict=True):
+            generator.set_state(state)

@@ -1,0 +1,96 @@
+"""A recording going by once: chunk by chunk, every question gets its answer.
+
+Axes: ``C`` channels, ``T`` samples at the recording's rate, ``N`` candidates.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+
+import torch
+from torch import Tensor
+
+from .chunks import Chunk, Cutting, OverlapAdd, chunks
+from .cut import Cutter, Model, Piece
+from .prompts import Prompt, describe
+from .rank import Tally, best
+from .result import Candidate, Result, Scores
+from .spans import Activity, Times, find_spans
+
+Progress = Callable[[float, float | None], None]
+
+
+class Clock:
+    """Tells the caller how far the work is."""
+
+    def __init__(self, progress: Progress | None, sample_rate: int, frames: int | None):
+        self._progress, self._rate = progress, sample_rate
+        self._total = None if frames is None else frames / sample_rate
+
+    def __call__(self, frames: int) -> None:
+        if self._progress is not None:
+            done = frames / self._rate
+            self._progress(done if self._total is None else min(done, self._total), self._total)
+
+
+class Answer:
+    """What is known of one sound while the recording goes by."""
+
+    def __init__(self, prompts: Sequence[Prompt], candidates: int, sample_rate: int, cutting: Cutting):
+        self.prompts, self.sample_rate, self.overlap = prompts, sample_rate, cutting.overlap
+        self.join = OverlapAdd(cutting.overlap)
+        self.activity = Activity()
+        self.tally = Tally(candidates)
+        self.frames = 0  # samples that are final
+
+    def add(self, chunk: Chunk, piece: Piece, frame_rate: float) -> Tensor:
+        """Take the piece of one chunk and return the samples ``[N, C, n]`` that it makes final."""
+        self.activity.add(chunk, piece.activity, frame_rate, self.sample_rate, self.overlap, piece.gate)
+        self.tally.add(piece.presence, piece.similarity, piece.confidence, piece.energy)
+        final = self.join.push(piece.targets, chunk.last)
+        self.frames += final.shape[-1]
+        return final
+
+    def finish(self, threshold: float) -> tuple[bool, Scores, list[Times], list[Candidate], int]:
+        present = self.tally.presence >= threshold
+        candidates = self.tally.candidates()
+        chosen = best(candidates)
+        scores = Scores(candidates[chosen].similarity, self.tally.presence, candidates[chosen].confidence)
+        spans = find_spans(self.activity.values, seconds=self.frames / self.sample_rate) if present else []
+        return present, scores, spans, candidates, chosen
+
+    def result(self, model: Model, mixture: Tensor, targets: Tensor) -> Result:
+        present, scores, spans, candidates, chosen = self.finish(model.presence_threshold)
+        for candidate, target in zip(candidates, targets, strict=True):
+            candidate.target = target
+        target = targets[chosen] if present else torch.zeros_like(mixture)
+        return Result(
+            target,
+            mixture - target,
+            self.sample_rate,
+            scores,
+            spans,
+            present,
+            describe(self.prompts),
+            candidates,
+            chosen,
+        )
+
+
+@torch.inference_mode()
+def listen(
+    cutter: Cutter,
+    cutting: Cutting,
+    blocks: Iterable[Tensor],
+    answers: Sequence[Answer],
+    take: Callable[[int, Tensor], None],
+    clock: Clock,
+) -> None:
+    """Answer the questions of ``cutter``; ``take(i, samples)`` gets ``[N, C, n]`` of answer ``i``, in order.
+
+    Holds one chunk and a half of ``blocks [C, n]``.
+    """
+    for chunk in chunks(blocks, cutting):
+        for i, (answer, piece) in enumerate(zip(answers, cutter(chunk), strict=True)):
+            take(i, answer.add(chunk, piece, cutter.model.frame_rate))
+        clock(chunk.stop)
