@@ -52,8 +52,7 @@ def load(folder: str | Path, codec_folder: str | Path | None = None) -> PEAV:
     codec = load_codec(DACEncoder, codec_folder or _codec_of(folder))
     if codec.config != model.config.codec:
         raise UserError(
-            f"the embedder in {shown(folder)} was trained on another codec; "
-            "give the codec folder that belongs to it"
+            f"the embedder in {shown(folder)} was trained on another codec; give the codec folder that belongs to it"
         )
     state |= {f"codec.{name}": tensor for name, tensor in codec.state_dict().items()}
     fill(model, state, folder)
@@ -68,26 +67,20 @@ def load_packaged() -> PEAV:
     for place in places:
         if place.is_dir():
             return load(place)
-    raise UserError(
-        f"no model is installed in {shown(places[1])}; reinstall the package, or give a model folder"
-    )
+    raise UserError(f"no model is installed in {shown(places[1])}; reinstall the package, or give a model folder")
 
 
 def _codec_of(folder: Path) -> Path:
     for place in (folder / "codec", folder.parent / "codec"):
         if place.is_dir():
             return place
-    raise UserError(
-        f"no codec beside the embedder in {shown(folder)}; it needs codec/ inside it or next to it"
-    )
+    raise UserError(f"no codec beside the embedder in {shown(folder)}; it needs codec/ inside it or next to it")
 
 
 # What every stored part shares: also used for the separator.
 
 
-def write_part(
-    folder: str | Path, settings: dict[str, Any], state: dict[str, Tensor], dtype: torch.dtype
-) -> None:
+def write_part(folder: str | Path, settings: dict[str, Any], state: dict[str, Tensor], dtype: torch.dtype) -> None:
     """Write ``config.json`` and ``model.safetensors``, each in one step.
 
     Raises:
@@ -130,13 +123,9 @@ def read_json(path: Path) -> dict[str, Any]:
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise UserError(
-            f"{shown(path)}: no such file; the model folder is incomplete, fetch it again"
-        ) from None
+        raise UserError(f"{shown(path)}: no such file; the model folder is incomplete, fetch it again") from None
     except (OSError, ValueError) as error:
-        raise UserError(
-            f"{shown(path)}: cannot be read ({shown(error, 60)}); fetch the model again"
-        ) from None
+        raise UserError(f"{shown(path)}: cannot be read ({shown(error, 60)}); fetch the model again") from None
     if not isinstance(values, dict):
         raise UserError(f"{shown(path)}: holds no settings; fetch the model again")
     return values
@@ -161,9 +150,7 @@ def read_part(folder: str | Path, format: str) -> tuple[dict[str, Any], dict[str
     try:
         state = load_file(folder / WEIGHTS)
     except (SafetensorError, OSError) as error:
-        raise UserError(
-            f"{shown(folder / WEIGHTS)}: is damaged ({shown(error, 60)}); fetch the model again"
-        ) from None
+        raise UserError(f"{shown(folder / WEIGHTS)}: is damaged ({shown(error, 60)}); fetch the model again") from None
     return settings, {k: v.float() if v.is_floating_point() else v for k, v in state.items()}
 
 
@@ -172,9 +159,7 @@ def configured(make, settings: dict[str, Any], folder: Path):
     try:
         return make(settings)
     except (KeyError, TypeError, ValueError) as error:
-        raise UserError(
-            f"{shown(folder / CONFIG)}: does not fit this version ({shown(error, 120)})"
-        ) from None
+        raise UserError(f"{shown(folder / CONFIG)}: does not fit this version ({shown(error, 120)})") from None
 
 
 def fill(model: nn.Module, state: dict[str, Tensor], folder: Path) -> None:

@@ -23,9 +23,7 @@ def extend(mask: Tensor, power: Tensor, sample_rate: int, model_rate: int) -> Te
     if sample_rate <= model_rate:
         return mask
     C, bins, _ = mask.shape
-    nyquists = torch.linspace(
-        0, sample_rate / model_rate, bins, device=mask.device
-    )  # frequency / model's Nyquist
+    nyquists = torch.linspace(0, sample_rate / model_rate, bins, device=mask.device)  # frequency / model's Nyquist
     band = (nyquists >= HEARD[0]) & (nyquists <= HEARD[1])
     if not bool(band.any()):
         band = nyquists == nyquists[nyquists <= 1].max()

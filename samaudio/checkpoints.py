@@ -48,9 +48,7 @@ def save_model(model: MaskModel, folder: str | Path, dtype: torch.dtype = torch.
         dtype,
     )
     weights = sorted(path.relative_to(folder) for path in folder.rglob(parts.WEIGHTS))
-    settings = {
-        name: value for name, value in model.settings.items() if name not in ("format", "version", "sha256")
-    }
+    settings = {name: value for name, value in model.settings.items() if name not in ("format", "version", "sha256")}
     parts.write_json(
         folder / SETTINGS,
         {
@@ -79,11 +77,7 @@ def load_model(folder: str | Path, device: str | torch.device = "cpu") -> MaskMo
         raise UserError(f"{shown(folder)}: no such model folder; check the name")
     needed = [
         SETTINGS,
-        *(
-            f"{part}/{file}"
-            for part in ("codec", "embedder", "separator")
-            for file in (parts.CONFIG, parts.WEIGHTS)
-        ),
+        *(f"{part}/{file}" for part in ("codec", "embedder", "separator") for file in (parts.CONFIG, parts.WEIGHTS)),
     ]
     missing = [name for name in needed if not (folder / name).is_file()]
     if missing:
@@ -98,15 +92,11 @@ def load_model(folder: str | Path, device: str | torch.device = "cpu") -> MaskMo
     codec = parts.load_codec(DACVAE, folder / "codec")
     embedder = parts.load(folder / "embedder")
     sizes, state = parts.read_part(folder / "separator", f"{FORMAT}-separator")
-    separator = MaskSeparator(
-        parts.configured(lambda values: MaskConfig(**values), sizes, folder / "separator")
-    )
+    separator = MaskSeparator(parts.configured(lambda values: MaskConfig(**values), sizes, folder / "separator"))
     parts.fill(separator, state, folder / "separator")
     wanted = (codec.config.codebook_dim, embedder.config.output_dim)
     if (separator.config.latent_dim, separator.config.query_dim) != wanted:
-        raise UserError(
-            f"{shown(folder)}: codec, embedder and separator do not belong together; fetch it again"
-        )
+        raise UserError(f"{shown(folder)}: codec, embedder and separator do not belong together; fetch it again")
     model = MaskModel(codec, embedder, separator, settings)
     return model.requires_grad_(False).eval().to(device)
 
@@ -115,6 +105,4 @@ def _check_sums(folder: Path, sums: dict[str, str]) -> None:
     for name, expected in sums.items():
         path = folder / name
         if path.is_file() and parts.sha256(path) != expected:
-            raise UserError(
-                f"{shown(path)}: is not the file that was saved (its SHA-256 differs); fetch it again"
-            )
+            raise UserError(f"{shown(path)}: is not the file that was saved (its SHA-256 differs); fetch it again")

@@ -86,9 +86,7 @@ class FileJob:
                     break
                 yield block
         if read != frames:
-            raise UserError(
-                f"{shown(self.info.path)}: changed while it was being read; wait until it is complete"
-            )
+            raise UserError(f"{shown(self.info.path)}: changed while it was being read; wait until it is complete")
 
 
 def skipped(paths: StemPaths, prompt: str) -> FileResult:

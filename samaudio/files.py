@@ -81,9 +81,7 @@ def _distinct(names: Sequence[str], endings: Sequence[str] = ("",)) -> list[str]
     found = []
     for name in names:
         candidate, number = name, 1
-        while not taken.isdisjoint(_variants(candidate, endings)) or (
-            number > 1 and candidate.casefold() in natural
-        ):
+        while not taken.isdisjoint(_variants(candidate, endings)) or (number > 1 and candidate.casefold() in natural):
             number += 1
             candidate = f"{_cut(name, LONGEST_NAME - 1 - len(str(number)))}-{number}"
         taken |= _variants(candidate, endings)
@@ -112,8 +110,7 @@ def stem_paths(folder: Path, prompts: Sequence[str], format: str) -> list[StemPa
         raise UserError(f"format '{shown(format, 40)}' is unknown; choose one of {', '.join(FORMATS)}")
     ending = FORMATS[format].suffixes[0]
     return [
-        StemPaths(folder / f"{name}{ending}", folder / f"{name}.residual{ending}")
-        for name in prompt_filenames(prompts)
+        StemPaths(folder / f"{name}{ending}", folder / f"{name}.residual{ending}") for name in prompt_filenames(prompts)
     ]
 
 
@@ -147,17 +144,20 @@ class StemFiles:
 
     def write(self, mixture: Tensor, target: Tensor) -> None:
         """Append samples ``[C, T]`` of both."""
-        rounded = target
-        if self._bits is not None:
+        if self._bits is None:
+            residual = mixture - target
+        else:
+            # In double precision: a 24-bit sample already fills a float32.
             scale = 2.0 ** (self._bits - 1)
-            rounded = (target * scale).round().clamp(-scale, scale - 1) / scale
+            stored = (target.double() * scale).round().clamp(-scale, scale - 1)
+            residual = ((mixture.double() * scale - stored).round() / scale).float()
         self._target.write(target)
-        self._residual.write(mixture - rounded)
+        self._residual.write(residual)
 
     def warnings(self, paths: StemPaths) -> list[str]:
         """Lines for the user about samples beyond full scale."""
         return [
-            f"{path.name}: {writer.clipped} samples were beyond full scale (peak {writer.peak:.2f}) and clipped; "
+            f"{path.name}: {writer.clipped} samples beyond full scale (peak {writer.peak:.2f}) were clipped; "
             "format wavf keeps them"
             for path, writer in zip(paths, (self._target, self._residual), strict=True)
             if writer.clipped
@@ -219,9 +219,7 @@ def _publish(staged: Path, path: Path, force: bool) -> None:
 def disk_error(path: Path, error: OSError) -> UserError:
     """A failure of the disk as one line."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return UserError(
-            f"{shown(path)}: no space left on the disk, nothing was kept; free some, or choose another"
-        )
+        return UserError(f"{shown(path)}: no space left on the disk, nothing was kept; free some, or choose another")
     why = error.strerror or str(error)
     return UserError(f"{shown(path)}: could not be written ({why}), nothing was kept; choose another place")
 

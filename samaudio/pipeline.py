@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +24,7 @@ from .chunks import CHUNK_SECONDS, Cutting
 from .cut import Cutter, Model, Question
 from .filejob import FileJob, skipped
 from .listen import Answer, Clock, Progress, listen
-from .prompts import Prompt, as_prompts, describe
+from .prompts import Example, Prompt, Span, Text, as_prompts, describe
 from .result import FileResult, Result
 from .spans import check_spans
 
@@ -153,11 +153,8 @@ class Separator:
             at[i] += n
 
         cutter = self._cutter(rate, asked, kept_out, candidates, seed)
-        listen(cutter, cutting, [mixture], answers, take, Clock(progress, rate, T))
-        return [
-            answer.result(self.model, mixture, targets)
-            for answer, targets in zip(answers, found, strict=True)
-        ]
+        listen(cutter, cutting, mixture.split(rate, dim=-1), answers, take, Clock(progress, rate, T))
+        return [answer.result(self.model, mixture, targets) for answer, targets in zip(answers, found, strict=True)]
 
     @torch.no_grad()
     def separate_file(
@@ -214,9 +211,7 @@ class Separator:
             made = dict(zip(todo, job.run([every[i] for i in todo], progress), strict=True))
         return [made[i] if i in made else skipped(every[i], names[i]) for i in range(len(asked))]
 
-    def _cutter(
-        self, rate: int, asked: list[_Prompts], kept_out: list[_Prompts], candidates: int, seed: int
-    ) -> Cutter:
+    def _cutter(self, rate: int, asked: list[_Prompts], kept_out: list[_Prompts], candidates: int, seed: int) -> Cutter:
         def questions(items: list[_Prompts]) -> list[Question]:
             return [Question(item, self.model.query(item)) for item in items]
 
@@ -232,8 +227,9 @@ class Separator:
 
 def _each(prompts: Sequence[AnyPrompt], allow_none: bool = False) -> list[_Prompts]:
     """One tuple of prompts per sound."""
-    single = isinstance(prompts, str) or not isinstance(prompts, Iterable)
-    found = [as_prompts(prompt) for prompt in ([prompts] if single else prompts)]  # type: ignore[list-item]
+    if isinstance(prompts, (str, Text, Span, Example)):  # one sound, by those who forget the brackets
+        prompts = [prompts]
+    found = [as_prompts(prompt) for prompt in prompts]
     if not found and not allow_none:
         raise UserError('no prompt; name the sound, for example "guitar"')
     return found
@@ -246,9 +242,7 @@ def _waveform(audio: str | os.PathLike | Tensor | np.ndarray, sample_rate: int |
     if sample_rate is None:
         raise UserError("samples need their sample_rate in Hz")
     if not media.MIN_RATE <= sample_rate <= media.MAX_RATE or sample_rate != int(sample_rate):
-        raise UserError(
-            f"sample_rate {sample_rate} is not supported; {media.MIN_RATE} to {media.MAX_RATE} Hz are"
-        )
+        raise UserError(f"sample_rate {sample_rate} is not supported; {media.MIN_RATE} to {media.MAX_RATE} Hz are")
     samples = torch.as_tensor(audio).detach().cpu()
     if not samples.is_floating_point():
         raise UserError(f"samples are {samples.dtype}; give floats with full scale 1.0")

@@ -20,9 +20,7 @@ class Tally:
         self._similarity = [_Mean() for _ in range(candidates)]
         self._confidence = [_Mean() for _ in range(candidates)]
 
-    def add(
-        self, presence: float, similarity: Sequence[float], confidence: Sequence[float], energy: float
-    ) -> None:
+    def add(self, presence: float, similarity: Sequence[float], confidence: Sequence[float], energy: float) -> None:
         self.presence = max(self.presence, presence)
         for means, values in ((self._similarity, similarity), (self._confidence, confidence)):
             for mean, value in zip(means, values, strict=True):

@@ -16,8 +16,8 @@ from .spans import Times
 class Scores:
     """``similarity``: cosine of the prompt and what came out, NaN without words or sound.
 
-    ``presence``: probability that the sound is in the recording. ``confidence``: probability of the chosen candidate
-    being the best.
+    ``presence``: probability that the sound is in the recording. ``confidence``: probability of the chosen
+    candidate being the best.
     """
 
     similarity: float
@@ -62,9 +62,7 @@ class Result:
     candidates: list[Candidate]
     chosen: int
 
-    def save(
-        self, folder: str | Path, track: str = "mix", format: str = "wav", force: bool = False
-    ) -> list[Path]:
+    def save(self, folder: str | Path, track: str = "mix", format: str = "wav", force: bool = False) -> list[Path]:
         """Write ``folder/<track>/<prompt>.<ext>`` and ``<prompt>.residual.<ext>``, both or none.
 
         Raises:

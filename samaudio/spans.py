@@ -82,9 +82,7 @@ def span_gate(prompts: Sequence[Prompt], start: int, length: int, sample_rate: i
     times = (torch.arange(length, dtype=torch.float64) + start) / sample_rate
     gate = torch.zeros(length)
     for span in spans:
-        inside = torch.minimum(
-            times - (span.start - WIDENING), (span.end + WIDENING) - times
-        )  # to the nearer edge
+        inside = torch.minimum(times - (span.start - WIDENING), (span.end + WIDENING) - times)  # to the nearer edge
         gate = torch.maximum(gate, (0.5 - 0.5 * torch.cos(math.pi * (inside / FADE).clamp(0, 1))).float())
     return gate
 
