@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 WINDOW = 10.0  # seconds
 SHORTEST = 1.0  # seconds; a shorter rest at the end is left out, unless it is all there is
-SILENCE = 1e-6  # full scale 1.0; windows below it say nothing
+SILENCE = 1e-5  # full scale 1.0; samples below it say nothing and do not count
 
 app = typer.Typer(
     name="peav",
@@ -58,9 +58,7 @@ def group(
 
 @app.command()
 def embed(
-    files: Annotated[
-        list[Path] | None, typer.Argument(metavar="[FILES]", help="Audio or video files.")
-    ] = None,
+    files: Annotated[list[Path] | None, typer.Argument(metavar="[FILES]", help="Audio or video files.")] = None,
     text: Annotated[
         list[str] | None,
         typer.Option("--text", "-t", metavar="TEXT", help="A text to embed, after the files. Repeatable."),
@@ -111,17 +109,13 @@ def embed(
     else:
         for name, vector in zip(names, vectors, strict=True):
             first = " ".join(f"{value:+.3f}" for value in vector[:4].tolist())
-            console.say(
-                f"{console.whole(name)}: {first} ... ({len(vector)} numbers; all with --json or --out)"
-            )
+            console.say(f"{console.whole(name)}: {first} ... ({len(vector)} numbers; all with --json or --out)")
 
 
 @app.command()
 def classify(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="An audio or video file.")],
-    labels: Annotated[
-        str, typer.Option("--labels", "-l", metavar="A,B,C", help="What it could be, comma-separated.")
-    ],
+    labels: Annotated[str, typer.Option("--labels", "-l", metavar="A,B,C", help="What it could be, comma-separated.")],
     json: Json = False,
     model: Model = None,
     device: Device = "auto",
@@ -178,21 +172,22 @@ def embed_file(model: PEAV, path: str | os.PathLike, progress: console.Advance |
 def embed_blocks(model: PEAV, blocks: Iterable[Tensor], sample_rate: int) -> Tensor | None:
     """Embedding ``[E]`` of a waveform that arrives in blocks ``[C, T]``: windows, averaged by length.
 
-    None if all of it is silent.
+    Digital silence does not count, neither whole windows of it nor the part of one. None if there is nothing else.
     """
     import torch
 
     device = next(model.parameters()).device
     total: Tensor | None = None
-    length, unit = 0, False
+    length, unit = 0, False  # samples; whether this model's embeddings have length one
     for window in _windows(blocks, sample_rate, model.sample_rate):
-        if float(window.abs().max()) < SILENCE:
+        heard = int((window.abs() > SILENCE).sum())
+        if not heard:
             continue
         vector = model.embed(audio=[window.to(device)])[0]
         unit = math.isclose(float(vector.norm()), 1.0, abs_tol=1e-3)
-        weighted = vector * len(window)
+        weighted = vector * heard
         total = weighted if total is None else total + weighted
-        length += len(window)
+        length += heard
     if total is None:
         return None
     return torch.nn.functional.normalize(total, dim=0) if unit else total / length

@@ -78,9 +78,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def separate(
     inputs: Annotated[
         list[str],
-        typer.Argument(
-            metavar="INPUTS", help="Audio or video files, folders (everything inside) or quoted globs."
-        ),
+        typer.Argument(metavar="INPUTS", help="Audio or video files, folders (everything inside) or quoted globs."),
     ],
     prompt: Annotated[
         list[str] | None,
@@ -116,9 +114,7 @@ def separate(
     format: Annotated[str, typer.Option("--format", "-f", metavar="NAME", help=FORMAT_HELP)] = "wav",
     candidates: Annotated[
         int,
-        typer.Option(
-            min=1, metavar="N", help="Try this many separations of each sound and keep the best one."
-        ),
+        typer.Option(min=1, metavar="N", help="Try this many separations of each sound and keep the best one."),
     ] = 1,
     seed: Annotated[
         int, typer.Option(min=0, metavar="N", help="The same seed gives the same output on the same machine.")
@@ -139,15 +135,11 @@ def separate(
         bool,
         typer.Option("--json", help="Print one JSON list of results and errors on stdout, nothing else."),
     ] = False,
-    quiet: Annotated[
-        bool, typer.Option("--quiet", "-q", help="Print nothing but errors (and the JSON).")
-    ] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors (and the JSON).")] = False,
     force: Annotated[bool, typer.Option("--force", help="Replace outputs that exist already.")] = False,
     skip_existing: Annotated[
         bool,
-        typer.Option(
-            "--skip-existing", help="Leave finished outputs alone and do the rest, to go on after a stop."
-        ),
+        typer.Option("--skip-existing", help="Leave finished outputs alone and do the rest, to go on after a stop."),
     ] = False,
     version: Annotated[
         bool,
@@ -177,9 +169,7 @@ def separate(
     report = _Report(json=json, quiet=quiet)
     tracks = plan_outputs(inside)
     overwrite = force or skip_existing
-    possible = [
-        path for path in inside if _can_start(path, prompts, out / tracks[path], format, overwrite, report)
-    ]
+    possible = [path for path in inside if _can_start(path, prompts, out / tracks[path], format, overwrite, report)]
     if not possible:
         return report.finish()
 
@@ -216,7 +206,9 @@ def _prompts(texts: Sequence[str], spans: Sequence[str], example: Path | None) -
     """One tuple for each sound to take out. Spans hold for every one of them."""
     from samaudio.prompts import Example, Text
 
-    words = {text.strip().lower(): Text(text.strip()) for text in texts if Text(text)}
+    words: dict[str, Text] = {}
+    for text in texts:
+        words.setdefault(Text(text).text.strip().lower(), Text(text.strip()))
     shared: list[Prompt] = [_span(text) for text in spans]
     if example is not None:
         from peav import media
@@ -290,16 +282,13 @@ def _can_start(
     """Whether nothing speaks against this file that can be known before a model is loaded."""
     from peav import media
     from samaudio.files import check_stems, stem_paths
-    from samaudio.prompts import Span, describe
+    from samaudio.prompts import describe
+    from samaudio.spans import check_spans
 
     try:
         info = media.probe(path)
-        for item in prompts[0]:
-            if isinstance(item, Span) and info.frames and item.start * info.sample_rate >= info.frames:
-                raise UserError(
-                    f"{shown(path)}: span {item.start:g}-{item.end:g} starts after its end "
-                    f"({info.seconds:.2f} s); give times within the recording"
-                )
+        if info.frames is not None:
+            check_spans(prompts[0], info.frames / info.sample_rate)  # every prompt has the same
         for stems in stem_paths(folder, [describe(items) for items in prompts], format):
             check_stems(stems, info.sample_rate, info.channels, format, overwrite)
     except UserError as error:

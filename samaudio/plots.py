@@ -205,9 +205,7 @@ def _figure(panels: dict[str, Spectrogram], title: str, spans: Sequence[tuple[fl
         axis.set_title(name, loc="left", fontsize=10)
         axis.set_ylabel("frequency")
     ticks = [hz for hz in _TICKS if LOWEST < hz < mixture.sample_rate / 2]
-    axes[0].set_yticks(
-        _mel(np.array(ticks)), [f"{hz} Hz" if hz < 1_000 else f"{hz // 1_000} kHz" for hz in ticks]
-    )
+    axes[0].set_yticks(_mel(np.array(ticks)), [f"{hz} Hz" if hz < 1_000 else f"{hz // 1_000} kHz" for hz in ticks])
     axes[0].set_ylim(_mel(LOWEST), _mel(mixture.sample_rate / 2))
     axes[-1].set_xlim(0.0, mixture.seconds)
     axes[-1].set_xlabel("time in seconds")
@@ -215,7 +213,7 @@ def _figure(panels: dict[str, Spectrogram], title: str, spans: Sequence[tuple[fl
         axes[1].axvspan(start, end, ymin=0.96, ymax=1.0, color=_SPAN_COLOUR, linewidth=0)
         for time in (start, end):
             axes[1].axvline(time, color=_SPAN_COLOUR, linewidth=0.7, linestyle=":")
-    figure.colorbar(image, ax=axes, label="dB below the mixture's loudest", pad=0.01)
+    figure.colorbar(image, ax=axes, label="dB, relative to the mixture's loudest point", pad=0.01)
     return figure
 
 
@@ -243,8 +241,6 @@ def _save(figure, png: Path) -> None:
         temporary.replace(png)
     except OSError as error:
         why = error.strerror or str(error)
-        raise UserError(
-            f"{shown(png)}: the picture cannot be written ({why}); choose another folder"
-        ) from error
+        raise UserError(f"{shown(png)}: the picture cannot be written ({why}); choose another folder") from error
     finally:
         temporary.unlink(missing_ok=True)
