@@ -116,7 +116,7 @@ def test_long_files_are_windows_averaged_by_length(ears):
     parts = [tone(200, 10.0, 24_000), np.zeros(10 * 24_000, dtype=np.float32), tone(3_100, 5.0, 24_000)]
     vector = cli.embed_file(ears, save("a.wav", np.concatenate(parts), 24_000))
     assert ears.lengths[0] == 80_000 and ears.lengths[-1] == 40_000
-    assert (vector[0] / vector[1]).item() == pytest.approx(2.0, rel=0.02)
+    assert (vector[0] / vector[1]).item() == pytest.approx(2.0, rel=0.05)
     assert vector.norm().item() == pytest.approx(1.0, abs=1e-5)
 
 
