@@ -100,11 +100,11 @@ class Cutter:
         heard = resample(samples * gain, self.sample_rate, self.model.sample_rate)
         with seeded(self.seed, self.model.device):
             latent = self.model.encode(heard)
-        spectrum = stft(samples, self.window)
-        kept = self._kept(spectrum, latent, chunk, heard.shape[-1])
+        unwanted = [(q, self._split(q, latent, chunk, heard.shape[-1])) for q in self.exclude]
+        unwanted = [(q, split) for q, split in unwanted if split.presence >= self.model.presence_threshold]
         for question in self.questions:
             split = self._split(question, latent, chunk, heard.shape[-1])
-            yield self._piece(chunk, question, split, spectrum, kept, gain)
+            yield self._piece(chunk, samples, question, split, unwanted, gain)
 
     def _split(self, question: Question, latent: Tensor, chunk: Chunk, length: int) -> Split:
         anchors = self.model.anchors(question.prompts, chunk.start / self.sample_rate, latent.shape[-1])
@@ -117,58 +117,56 @@ class Cutter:
         unknown = [math.nan] * self.candidates
         return Piece(nothing, torch.zeros(1), 0.0, unknown, unknown, 0.0, None)
 
-    def _kept(self, spectrum: Tensor, latent: Tensor, chunk: Chunk, length: int) -> Tensor | None:
-        """What the excluded sounds leave of each bin, the product of ``1 - mask``; None without them."""
-        kept = None
-        for question in self.exclude:
-            split = self._split(question, latent, chunk, length)
-            if split.presence < self.model.presence_threshold:
-                continue
-            mask = self._mask(split, 0, spectrum, chunk.samples.shape[-1])
-            gate = self._gate(question, chunk)
-            if gate is not None:
-                hop = len(self.window) // 4
-                middles = (torch.arange(mask.shape[-1]) * hop).clamp(max=len(gate) - 1)
-                mask = mask * gate[middles].to(mask)
-            kept = 1 - mask if kept is None else kept * (1 - mask)
-        return kept
-
     def _piece(
         self,
         chunk: Chunk,
+        samples: Tensor,
         question: Question,
         split: Split,
-        spectrum: Tensor,
-        kept: Tensor | None,
+        unwanted: Sequence[tuple[Question, Split]],
         gain: float,
     ) -> Piece:
-        C, T = chunk.samples.shape
+        C, T = samples.shape
+        targets = torch.empty(self.candidates, C, T, device=samples.device)
+        # One channel at a time: spectra are what takes the memory, sixteen bytes for every sample.
+        for c, channel in enumerate(samples):
+            spectrum = stft(channel[None], self.window)
+            kept = self._kept(chunk, unwanted, c, spectrum, T)
+            for k in range(self.candidates):
+                mask = self._mask(split, k, c, spectrum, T)
+                targets[k, c] = istft(spectrum * mask.mul_(kept), self.window, T)[0]
         gate = self._gate(question, chunk)
-        targets = torch.empty(self.candidates, C, T)
-        similarity = []
-        for k in range(self.candidates):
-            mask = self._mask(split, k, spectrum, T)
-            if kept is not None:
-                mask = mask * kept
-            target = istft(spectrum * mask, self.window, T)
-            if gate is not None:
-                target = target * gate.to(target)
-            targets[k] = target.cpu()
-            again = resample(target * gain, self.sample_rate, self.model.sample_rate)
-            similarity.append(self.model.similarity(question.query, again))
+        if gate is not None:
+            targets *= gate.to(targets)
+        similarity = [
+            self.model.similarity(question.query, resample(target * gain, self.sample_rate, self.model.sample_rate))
+            for target in targets
+        ]
         energy = float(targets.square().sum()) / self.candidates
         confidence = split.confidence[: self.candidates].tolist()
-        return Piece(targets, split.activity.cpu(), split.presence, similarity, confidence, energy, gate)
+        return Piece(targets.cpu(), split.activity.cpu(), split.presence, similarity, confidence, energy, gate)
 
-    def _mask(self, split: Split, k: int, spectrum: Tensor, T: int) -> Tensor:
-        """Mask ``[C, bins, frames]`` of hypothesis ``k`` over the recording's own spectrum."""
-        target, residual = (
-            resample(waves[k].float(), self.model.sample_rate, self.sample_rate)[..., :T]
-            for waves in (split.target, split.residual)
-        )
+    def _kept(
+        self, chunk: Chunk, unwanted: Sequence[tuple[Question, Split]], c: int, spectrum: Tensor, T: int
+    ) -> Tensor:
+        """What the excluded sounds leave of each bin of channel ``c``: the product of ``1 - mask``."""
+        kept = torch.ones((), device=spectrum.device)
+        for question, split in unwanted:
+            mask = self._mask(split, 0, c, spectrum, T)
+            gate = self._gate(question, chunk)
+            if gate is not None:
+                middles = torch.arange(mask.shape[-1]) * (len(self.window) // 4)
+                mask = mask * gate[middles.clamp(max=T - 1)].to(mask)
+            kept = kept * (1 - mask)
+        return kept
+
+    def _mask(self, split: Split, k: int, c: int, spectrum: Tensor, T: int) -> Tensor:
+        """Mask ``[1, bins, frames]`` of hypothesis ``k`` over the recording's own spectrum of channel ``c``."""
+        both = torch.stack((split.target[k], split.residual[k])).float()
         # The estimates only count against each other; one scale keeps them far from the mask's own floor.
-        scale = 1 / max(float(target.abs().max()), float(residual.abs().max()), 1e-20)
-        mask = ratio_mask(target * scale, residual * scale, self.window, self.power)
+        scale = 1 / max(float(both.abs().max()), 1e-20)
+        native = resample(both[:, c] * scale, self.model.sample_rate, self.sample_rate)[:, :T]
+        mask = ratio_mask(native[:1], native[1:], self.window, self.power)
         return extend(mask, spectrum.abs().square(), self.sample_rate, self.model.sample_rate)
 
     def _gate(self, question: Question, chunk: Chunk) -> Tensor | None:

@@ -30,6 +30,7 @@ from .spans import check_spans
 
 AnyPrompt = str | Prompt | Sequence[str | Prompt]
 _Prompts = tuple[Prompt, ...]
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 PACKAGED = Path(__file__).parent / "weights" / "mini"
 
 
@@ -53,7 +54,7 @@ def load(model: str | os.PathLike | None = None, device: str = "auto") -> Separa
         return Separator(load_model(PACKAGED, chosen), PACKAGED.name)
     folder = Path(model)
     if not folder.is_dir():
-        if not re.fullmatch(r"[\w.-]+/[\w.-]+", str(model)):
+        if not _HUB_ID.fullmatch(str(model)):
             raise UserError(f"{shown(model)}: no such model; give a folder, or a hub id such as org/name")
         folder = _download(str(model))
     return Separator(load_model(folder, chosen), str(model))

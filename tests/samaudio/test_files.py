@@ -400,3 +400,11 @@ def test_a_full_disk_leaves_nothing(mix, tmp_path, limit):
     assert run.returncode == 1 and complaint.startswith("error: ") and "nothing was" in complaint
     assert len(complaint.strip().splitlines()) == 1 and ".partial-" not in complaint
     assert everything_in(tmp_path) == ["mix.wav"]
+
+
+@pytest.mark.slow
+def test_memory_does_not_grow_with_the_recording():
+    command = [sys.executable, "benchmarks/memory.py", "--model", "none", "--minutes", "1", "10"]
+    table = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout
+    short, long = (int(line.split("|")[2].split()[0]) for line in table.splitlines()[-2:])
+    assert long < short + 50  # MiB

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from peav import media
 from peav.errors import UserError
+from samaudio import pipeline
 from samaudio.pipeline import Separator, load
 from samaudio.prompts import Span
 from samaudio.rank import best, standardised
@@ -338,6 +339,23 @@ def test_results_are_ready_for_json(separator):
 def test_unknown_models_are_refused(name):
     with pytest.raises(UserError, match="no such model"):
         load(name, device="cpu")
+
+
+def test_a_hub_that_cannot_be_reached_is_told_in_one_line(monkeypatch):
+    import huggingface_hub
+
+    def unreachable(*args, **options):
+        raise OSError("no\nroute to host")
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", unreachable)
+    with pytest.raises(UserError, match="^org/name: is no folder here and cannot be fetched .*no route to host"):
+        load("org/name", device="cpu")
+
+
+def test_without_the_packaged_model_the_way_out_is_told(monkeypatch, tmp_path):
+    monkeypatch.setattr(pipeline, "PACKAGED", tmp_path / "none")
+    with pytest.raises(UserError, match="name a model folder"):
+        load(device="cpu")
 
 
 def test_unknown_devices_are_refused():
