@@ -1,7 +1,8 @@
 """What the command lines share: one line per mistake, exit codes, progress bars, JSON.
 
-Exit codes: 0 done, 2 the user can mend it (one line on stderr), 130 stopped by Ctrl-C. Results go to stdout,
-everything else to stderr. What goes wrong beyond that is a bug and keeps its traceback.
+Exit codes: 0 done, 2 the user can mend it (one line on stderr), 130 stopped by Ctrl-C, 141 nobody
+reads the output any more. Results go to stdout, everything else to stderr. What goes wrong beyond that is a bug
+and keeps its traceback.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ import typer
 
 from peav.errors import UserError, shown
 
-DONE, MISTAKE, STOPPED = 0, 2, 130
+DONE, MISTAKE, STOPPED, UNHEARD = 0, 2, 130, 141
 # Newer typer carries its own copy of click, older typer uses click's; this finds the base in both.
 _UsageError: Any = typer.BadParameter.__mro__[1]
 _LONGEST_PATH = 4_096  # characters; what is printed as a result must be the whole name
@@ -47,7 +48,7 @@ def run(app: typer.Typer, prog: str, arguments: Sequence[str] | None = None) -> 
     except BrokenPipeError:
         # `separate ... | head`: nobody reads on. Python would complain again when it closes stdout.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return MISTAKE
+        return UNHEARD
     except _UsageError as error:
         complain(str(UserError(f"{error.format_message().strip().rstrip('.')}; see {prog} --help")))
         return MISTAKE

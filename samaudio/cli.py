@@ -306,9 +306,11 @@ def _draw(path: Path, results: Sequence[Any], force: bool) -> list[Path | None]:
         presence = _number(result.scores.presence)
         title = f'"{shown(result.prompt, 60)}" in {shown(path.name, 40)}, presence {presence}'
         picture = result.target.with_suffix(".png")
+        pictures.append(picture)
+        if result.skipped and picture.exists():
+            continue
         stems = result.target, result.residual
         mixture = plot_separation(mixture, *stems, picture, title, result.spans, force=force)
-        pictures.append(picture)
     return pictures
 
 
@@ -329,8 +331,9 @@ class _Report:
 
     def failed(self, path: Path, error: UserError) -> None:
         self.code = console.MISTAKE
+        if all(entry.get("error") != str(error) for entry in self.entries):  # what is wrong with all is said once
+            console.complain(str(error))
         self.entries.append({"input": path, "error": str(error)})
-        console.complain(str(error))
 
     def separated(self, path: Path, results: Sequence[Any], pictures: Sequence[Path | None]) -> None:
         for result, picture in zip(results, pictures, strict=True):

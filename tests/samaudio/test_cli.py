@@ -338,6 +338,23 @@ def test_plot_draws_beside_the_outputs(mix, capfd):
     assert "separated/mix/guitar.png" in capfd.readouterr().out
 
 
+def test_skip_existing_keeps_pictures_too(mix, stub):
+    arguments = ["mix.wav", "-p", "guitar", "--plot", "-q"]
+    cli.main(arguments)
+    Path("separated/mix/guitar.png").write_text("mine")
+    assert cli.main([*arguments, "--skip-existing"]) == 0
+    assert Path("separated/mix/guitar.png").read_text() == "mine"
+
+
+def test_what_is_wrong_with_all_files_is_said_once(mix, real, capfd):
+    soundfile.write("other.wav", sound(), RATE)
+    assert cli.main(["mix.wav", "other.wav", "-p", "low", "--candidates", "9", "--json"]) == 2
+    out, err = capfd.readouterr()
+    assert len(err.splitlines()) == 1 and "candidates 9" in err
+    assert [entry["input"] for entry in json.loads(out)] == ["mix.wav", "other.wav"]
+    assert not Path("separated").exists()
+
+
 def test_the_help_lists_every_format():
     listed = set(re.findall(r"\b(?:wav\w*|flac|mp3|ogg)\b", cli.FORMAT_HELP))
     assert listed == set(media.FORMATS) - {"wav32f"}  # another name of wavf
