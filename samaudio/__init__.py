@@ -20,6 +20,11 @@ files        names of stems, and writing both files of a sound or none
 result       what a separation gives back
 pipeline     `Separator` and `load`
 checkpoints  models on disk
+cli, plots   the ``separate`` command and its pictures
+mixtures     training mixtures
+metrics      how good a separation is
+train        training of the separator
+renders      sounds rendered from code; ``render_*`` are its parts
 """
 
 from __future__ import annotations

@@ -42,8 +42,10 @@ def safe_name(text: str) -> str:
     text = "".join(letter if letter.isprintable() and letter not in '/\\:*?"<>|' else "_" for letter in text)
     text = " ".join(text.split()).lstrip(". ")
     text = _cut(text, LONGEST_NAME).rstrip(". ") or "sound"
-    # Windows reserves these names with any ending: "con.residual.wav" is the console, too.
-    return f"_{text}" if _RESERVED.fullmatch(text.split(".")[0].rstrip()) else text
+    if _RESERVED.fullmatch(text.split(".")[0].rstrip()):
+        # Windows reserves these names with any ending: "con.residual.wav" is the console, too.
+        text = _cut(f"_{text}", LONGEST_NAME).rstrip(". ")
+    return text
 
 
 def _cut(text: str, characters: int) -> str:
