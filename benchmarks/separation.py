@@ -180,7 +180,8 @@ def markdown(name: str, result: dict) -> str:
     speed = result["real_time_factor"]
     lines = [
         f"# Separation benchmark: {name}", "",
-        f"{result['items']} questions on {result['items'] // 2} mixtures of two sources at 0 dB, 4 s, {result['rate']} Hz, "
+        f"{result['items']} questions on {result['items'] // 2} mixtures of two sources at 0 dB, 4 s, "
+        f"{result['rate']} Hz, "
         f"recordings that were never trained on (`benchmarks/lists/{LIST.name}`). {platform.machine()}, "
         f"{torch.get_num_threads()} threads.", "",
         "| figure | value |", "|---|---:|",

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +19,9 @@ import torch
 from . import media
 from .errors import UserError
 
-REQUIRED = {"path": str, "label": str, "captions": list, "group": str, "split": str, "seconds": (int, float)}
+REQUIRED: dict[str, type | tuple[type, ...]] = {
+    "path": str, "label": str, "captions": list, "group": str, "split": str, "seconds": (int, float),
+}
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,8 @@ def read_manifest(path: str | Path, split: str | None = None) -> list[Clip]:
     path = Path(path)
     if not path.is_file():
         raise UserError(f"manifest {path} does not exist; give a JSONL file, one clip per line")
-    clips, splits = [], {}
+    clips: list[Clip] = []
+    splits: dict[str, str] = {}
     for number, line in enumerate(path.read_text().splitlines(), 1):
         if not line.strip():
             continue
@@ -118,9 +120,10 @@ def _build(manifest: Path, clips: list[Clip], rate: int, cache: Path, progress: 
                 out.write((mono / peak * 32767).round().to(torch.int16).numpy().tobytes())
                 rows.append((start, len(mono), peak))
                 start += len(mono)
-        os.replace(folder / "samples.partial", folder / "samples.i16")
+        (folder / "samples.partial").replace(folder / "samples.i16")
         np.save(folder / "index.partial.npy", np.array(rows, dtype=np.float64))
-        os.replace(folder / "index.partial.npy", folder / "index.npy")  # written last: it marks the store whole
+        # Written last: it marks the store whole.
+        (folder / "index.partial.npy").replace(folder / "index.npy")
     return np.memmap(folder / "samples.i16", dtype=np.int16, mode="r"), np.load(folder / "index.npy")
 
 

@@ -131,9 +131,10 @@ class PEAV(nn.Module):
         """
         if (text is None) == (audio is None):
             raise ValueError("give either text=[...] or audio=[...]")
-        items = text if text is not None else audio
-        if isinstance(items, str) or not len(items):
-            raise ValueError(f"give a list with at least one item, not {items!r}")
         if text is not None:
+            if isinstance(text, str) or not len(text):
+                raise ValueError(f"text={text!r}; give a list with at least one phrase")
             return self.text_embedding(sentence_encoder()(text).clone().to(self.audio_head.projection.weight))
+        if not audio:
+            raise ValueError("audio is empty; give a list with at least one clip [T]")
         return torch.cat([self.audio_embedding(z[None]) for z in self.codec.encode_clips(list(audio))])

@@ -47,10 +47,18 @@ class SentenceEncoder(nn.Module):
         if verify:
             _verify(folder / "model.safetensors")
         from transformers import AutoTokenizer, BertModel
+        from transformers.utils import logging
 
+        # The file also holds a pooling layer that this encoder leaves out, which would be reported at length.
+        verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+        logging.set_verbosity_error()
+        logging.disable_progress_bar()
         self.tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
         model = BertModel.from_pretrained(folder, add_pooling_layer=False, local_files_only=True)
         self.model = model.eval().requires_grad_(False)
+        logging.set_verbosity(verbosity)
+        if bars:
+            logging.enable_progress_bar()
 
     @torch.inference_mode()
     def forward(self, sentences: Sequence[str]) -> Tensor:

@@ -26,13 +26,29 @@ def scene_of(label: str) -> str:
     return EVERYDAY if any(word in label for word in _EVERYDAY_WORDS) else MUSIC
 
 
+@dataclass(frozen=True)
+class Event:
+    """``length`` samples of a (changed) clip from ``start`` on, put at ``at`` on the canvas, times ``gain``."""
+
+    clip: int
+    start: int
+    at: int
+    length: int
+    gain: float
+
+
 @dataclass
 class Track:
-    """``samples [T]`` float32 of one ``label``, and the number of the first clip in it."""
+    """``samples [T]`` float32 of one ``label`` and the events that made them; unit energy."""
 
     samples: np.ndarray
     label: str
-    clip: int
+    events: list[Event]
+
+    @property
+    def clip(self) -> int:
+        """Number of the first clip."""
+        return self.events[0].clip
 
 
 class TrackSampler:
@@ -57,28 +73,29 @@ class TrackSampler:
     def track(self, label: str, T: int, rng: np.random.Generator) -> Track:
         """A canvas of ``T`` samples filled by one label, scaled to unit energy."""
         rate, choices = self.store.sample_rate, self.clips_of[label]
-        first = clip = int(rng.choice(choices))
+        clip = int(rng.choice(choices))
         canvas = np.zeros(T, dtype=np.float32)
         position = int(rng.uniform(0, 0.25) * T) if rng.random() < 0.5 else 0
         repeats = rng.random() < 0.3  # the same hit again and again, as a clock or a drum machine does
         # One recording sounds through a track (a player does not change rooms), so the same changes apply to all.
         changes = int(rng.integers(2**31))
         level = 1.0
+        events: list[Event] = []
         while position < T:
             x = self._changed(self.store[clip], changes)
-            if len(x) > T and position == 0:
-                start = int(rng.integers(0, len(x) - T + 1))
-                x = x[start:start + T]
-            x = x * np.float32(level / max(float(np.sqrt(np.mean(x**2))), 1e-6))
-            length = min(len(x), T - position)
-            canvas[position:position + length] += x[:length]
+            start = int(rng.integers(0, len(x) - T + 1)) if len(x) > T and position == 0 else 0
+            length = min(len(x) - start, T - position)
+            x = x[start:start + min(T, len(x))]
+            gain = float(level / max(float(np.sqrt(np.mean(x**2))), 1e-6))
+            canvas[position:position + length] += np.float32(gain) * x[:length]
+            events.append(Event(clip, start, position, length, gain))
             if rng.random() < 0.15 and position + length > T // 2:
                 break
             gap = rng.uniform(0.0, 0.3) if repeats else rng.exponential(0.25)
             position += length + int(gap * rate)
             clip = clip if repeats else int(rng.choice(choices))
             level = 10 ** (rng.uniform(-6, 3) / 20)
-        return Track(canvas / max(float(np.sqrt(np.sum(canvas**2))), 1e-6), label, first)
+        return Track(canvas / max(float(np.sqrt(np.sum(canvas**2))), 1e-6), label, events)
 
     def _changed(self, x: np.ndarray, seed: int) -> np.ndarray:
         if self.change == 0:

@@ -25,7 +25,7 @@ from .clips import ClipStore
 from .codec import DACVAE, CodecConfig, lapped_init_
 from .toy import make_pool
 from .tracks import TrackSampler
-from .training import Ema, Loop, Run, average_gradients, batches, to_device
+from .training import Ema, Loop, Run, as_dict, average_gradients, batches, to_device
 
 
 def stft_loss(estimate: Tensor, target: Tensor, sizes: tuple[int, ...] = (128, 512, 2048)) -> Tensor:
@@ -99,7 +99,7 @@ def fit(config: DictConfig) -> dict[str, float]:
     loop = Loop(**config.loop)
     run = Run(config.folder, loop)
     OmegaConf.save(config, run.folder / "config.yaml")
-    codec = DACVAE(CodecConfig.from_dict(OmegaConf.to_container(config.codec)))
+    codec = DACVAE(CodecConfig.from_dict(as_dict(config.codec)))
     if config.init == "lapped":
         lapped_init_(codec, gain=config.gain)
     elif config.init:

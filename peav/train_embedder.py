@@ -47,7 +47,8 @@ class EmbedderBatches:
             track = self.tracks.track(self.tracks.draw_label(rng), self.T, rng)
             x = track.samples
             if rng.random() < self.behind:
-                x = x + 10 ** (-rng.uniform(3, 25) / 20) * self.tracks.track(self.tracks.draw_label(rng), self.T, rng).samples
+                other = self.tracks.track(self.tracks.draw_label(rng), self.T, rng)
+                x = x + 10 ** (-rng.uniform(3, 25) / 20) * other.samples
             audio.append(x * (rng.uniform(0.05, 0.9) / max(float(np.abs(x).max()), 1e-6)))
             labels.append(track.label)
             phrases.append(captions.draw(words, track.label, self.store.clips[track.clip].captions,

@@ -12,9 +12,10 @@ import math
 import os
 import random
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -185,7 +186,7 @@ class Run:
 
     # -- log ------------------------------------------------------------------------------------------------
 
-    def track(self, values: dict[str, float | Tensor]) -> None:
+    def track(self, values: Mapping[str, float | Tensor]) -> None:
         """Remember this step's numbers; their means are written every ``log_every`` steps."""
         for name, value in values.items():
             self._sums.setdefault(name, []).append(float(value.detach() if isinstance(value, Tensor) else value))
@@ -194,11 +195,11 @@ class Run:
             self._sums.clear()
             self.write({f"train/{k}": v for k, v in means.items()} | {"lr": self.learning_rate()})
 
-    def write(self, values: dict[str, float]) -> None:
+    def write(self, values: Mapping[str, float]) -> None:
         """One line into ``metrics.jsonl`` and onto the terminal."""
         if self.rank:
             return
-        row = {"step": self.step, "seconds": round(self.seconds, 1)} | values
+        row = {"step": self.step, "seconds": round(self.seconds, 1)} | dict(values)
         with (self.folder / "metrics.jsonl").open("a") as file:
             file.write(json.dumps(row) + "\n")
         remaining = self.seconds / max(self.progress, 1e-6) * (1 - self.progress)
@@ -241,7 +242,7 @@ class Run:
         state["run"] = {"step": self.step, "elapsed": self.seconds, "rng": torch.get_rng_state()}
         partial = self.folder / "state.partial.pt"
         torch.save(state, partial)
-        os.replace(partial, self.folder / "state.pt")
+        partial.replace(self.folder / "state.pt")
         self._saved = time.monotonic()
         self.plot()
 
@@ -261,6 +262,13 @@ class Run:
         self._started = time.monotonic()
         print(f"resumed {self.folder} at step {self.step}", flush=True)
         return True
+
+
+def as_dict(node: Any) -> dict[str, Any]:
+    """A node of a Hydra configuration as plain Python values."""
+    from omegaconf import OmegaConf
+
+    return {str(k): v for k, v in OmegaConf.to_container(node, resolve=True).items()}  # type: ignore[union-attr]
 
 
 class _Items(torch.utils.data.Dataset):

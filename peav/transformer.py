@@ -35,16 +35,22 @@ class TransformerConfig:
     dropout: float = 0.0
 
     def __post_init__(self) -> None:
-        if self.head_dim is None:
-            if self.hidden_size % self.num_heads:
-                raise ValueError(f"hidden_size {self.hidden_size} is not a multiple of num_heads {self.num_heads}")
-            object.__setattr__(self, "head_dim", self.hidden_size // self.num_heads)
-        if self.head_dim % 2:
-            raise ValueError(f"head_dim {self.head_dim} must be even: rotary embeddings turn pairs")
-        if self.num_key_value_heads is None:
-            object.__setattr__(self, "num_key_value_heads", self.num_heads)
-        if self.num_heads % self.num_key_value_heads:
-            raise ValueError(f"num_heads {self.num_heads} is not a multiple of num_key_value_heads {self.num_key_value_heads}")
+        if self.head_dim is None and self.hidden_size % self.num_heads:
+            raise ValueError(f"hidden_size {self.hidden_size} is not a multiple of num_heads {self.num_heads}")
+        if self.width_per_head % 2:
+            raise ValueError(f"head_dim {self.width_per_head} must be even: rotary embeddings turn pairs")
+        if self.num_heads % self.kv_heads:
+            raise ValueError(f"num_heads {self.num_heads} is not a multiple of num_key_value_heads {self.kv_heads}")
+
+    @property
+    def width_per_head(self) -> int:
+        """``head_dim`` with its default filled in."""
+        return self.head_dim or self.hidden_size // self.num_heads
+
+    @property
+    def kv_heads(self) -> int:
+        """``num_key_value_heads`` with its default filled in."""
+        return self.num_key_value_heads or self.num_heads
 
     def to_dict(self) -> dict:
         return asdict(self)
@@ -86,7 +92,7 @@ class Attention(nn.Module):
     def __init__(self, config: TransformerConfig):
         super().__init__()
         self.num_heads, self.num_kv_heads, self.head_dim = (
-            config.num_heads, config.num_key_value_heads, config.head_dim)
+            config.num_heads, config.kv_heads, config.width_per_head)
         width = config.hidden_size
         self.q_proj = nn.Linear(width, self.num_heads * self.head_dim, bias=False)
         self.k_proj = nn.Linear(width, self.num_kv_heads * self.head_dim, bias=False)
@@ -219,7 +225,7 @@ class TemporalTransformer(nn.Module):
             mask: ``[B, F]`` bool, true on valid frames; None when no frame is padding.
         """
         x, mask = self.embeddings(x, mask)
-        angles = rotary_angles(x.shape[1], self.config.head_dim, self.config.rope_theta, x.device)
+        angles = rotary_angles(x.shape[1], self.config.width_per_head, self.config.rope_theta, x.device)
         for layer in self.layers:
             x = layer(x, angles, mask)
         x = self.output(self.norm(x))

@@ -71,7 +71,6 @@ class FilmConv(nn.Module):
         self.film = nn.Linear(width, 2 * width)
         self.mix = nn.Conv1d(width, 2 * width, 3, padding=dilation, dilation=dilation)
         self.out = nn.Conv1d(width, width, 1)
-        nn.init.zeros_(self.film.weight)
         nn.init.zeros_(self.film.bias)
 
     def forward(self, x: Tensor, query: Tensor) -> Tensor:
@@ -97,7 +96,9 @@ class MaskSeparator(nn.Module):
         self.features = nn.Conv1d(2 * D, W, 1)
         self.anchors = nn.Embedding(3, W)
         nn.init.zeros_(self.anchors.weight)
-        self.query = nn.Sequential(nn.Linear(config.query_dim, W), nn.SiLU(), nn.Linear(W, W))
+        # Queries are unit vectors, so their entries are tiny; without the norm at the end every prompt would look
+        # the same to the layers for thousands of steps.
+        self.query = nn.Sequential(nn.Linear(config.query_dim, W), nn.SiLU(), nn.Linear(W, W), nn.LayerNorm(W))
         # Stands for "no words given": the span alone says what is meant.
         self.no_query = nn.Parameter(torch.randn(config.query_dim) * config.query_dim**-0.5)
         self.blocks = nn.ModuleList(FilmConv(W, d) for d in config.dilations)
@@ -117,13 +118,14 @@ class MaskSeparator(nn.Module):
         """
         B, D, F = latent.shape
         x = self.features(log_features(latent))
-        if anchors is not None:
-            x = x + self.anchors(anchors).transpose(1, 2)
+        if anchors is None:
+            anchors = torch.full((B, F), ANYWHERE, device=x.device)
+        x = x + self.anchors(anchors).transpose(1, 2)
         if query is None:
             query = self.no_query.expand(B, -1)
         query = torch.where(query.isnan(), self.no_query.to(query.dtype), query)
-        q = self.query(query)
-        angles = rotary_angles(F, self.attention_config.head_dim, self.attention_config.rope_theta, x.device)
+        q = self.query(query * self.config.query_dim**0.5)
+        angles = rotary_angles(F, self.attention_config.width_per_head, self.attention_config.rope_theta, x.device)
         for i, block in enumerate(self.blocks, 1):
             x = block(x, q)
             if i % self.config.attention_every == 0:

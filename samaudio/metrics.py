@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 
@@ -24,7 +23,7 @@ def si_sdr(estimate: Tensor, target: Tensor, eps: float = 1e-8) -> Tensor:
     error = (estimate - projection).square().sum(-1)
     wanted = projection.square().sum(-1)
     floor = eps * energy[..., 0]
-    return 10 * ((wanted + floor) / (error + floor)).log10()
+    return 10 * ((wanted + eps * floor) / (error + floor)).log10()
 
 
 def sdr(estimate: Tensor, target: Tensor, eps: float = 1e-8) -> Tensor:

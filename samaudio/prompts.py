@@ -49,7 +49,7 @@ class Span:
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.start) and math.isfinite(self.end)) or self.start < 0:
-            raise UserError(f"span {self.start}-{self.end} must be two times in seconds from the start, such as 2.0-3.5")
+            raise UserError(f"span {self.start}-{self.end} must be two times in seconds, such as 2.0-3.5")
         if self.end <= self.start:
             raise UserError(f"span {self.start}-{self.end} ends before it starts; give START-END in seconds")
 

@@ -17,6 +17,7 @@ which one it will be.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import hydra
 import numpy as np
@@ -31,11 +32,11 @@ from peav.codec import DACVAE
 from peav.model import PEAV
 from peav.train_codec import open_stores
 from peav.train_embedder import SentenceCache
-from peav.training import Ema, Loop, Run, average_gradients, batches, to_device
+from peav.training import Ema, Loop, Run, as_dict, average_gradients, batches, to_device
 
 from . import checkpoints
 from .mask import ANYWHERE, INSIDE, OUTSIDE, MaskConfig, MaskOutput, MaskSeparator
-from .metrics import error_db, improvement
+from .metrics import improvement
 from .mixtures import MixtureSampler, Recipe, activity
 from .model import MaskModel
 from .project import power_ratio, project, squared, stft, window_length
@@ -158,11 +159,20 @@ def losses(codec: DACVAE, out: MaskOutput, batch: dict, target_latent: Tensor, m
     # The codec is close to linear, so what is not decoded as target counts as residual; this saves a decoding.
     estimate = stft(decoded, window)
     mask = power_ratio(estimate, X - estimate)
-    # |mask * X - S|^2 with the parts that do not depend on the mask worked out beforehand
-    error = (mask * (mask * power - 2 * cross)).sum((1, 2)) + constant
+    # Energies of mask * X, of its error and of its part along S, from what does not depend on the mask.
+    energy, along = (mask.square() * power).sum((1, 2)), (mask * cross).sum((1, 2))
+    error = (energy - 2 * along + constant).clamp_min(0)
+    absent = constant <= 1e-8
+    explained = along.clamp_min(0).square() / constant.clamp_min(1e-8)
+    ratio = (explained + 1e-3 * constant) / ((energy - explained).clamp_min(0) + 1e-3 * constant + 1e-8)
+    # A silent guess costs a present target its whole score, whatever its level; and silence earns only so much where
+    # nothing is to be heard. With a plain error in dB, saying nothing at all is the first thing that is learned.
+    silence = 10 * (error / floor + 0.05).log10()
+    wave = 10 * ((decoded - wanted).square().sum(1) / mix.square().sum(1).clamp_min(1e-8) + 0.05).log10()
+    stem = torch.where(absent, silence, 0.3 * 10 * (error / floor + 1e-3).log10() - 0.7 * 10 * ratio.clamp_min(1e-6).log10())
     terms = {
-        "stem": 10 * (error.clamp_min(0) / floor + 1e-3).log10().mean(),
-        "decoded": error_db(decoded, wanted, mix).mean(),
+        "stem": stem.mean(),
+        "decoded": wave.mean(),
         "activity": F_.binary_cross_entropy_with_logits(out.activity, batch["activity"].float()),
         "presence": F_.binary_cross_entropy_with_logits(out.presence, (target.abs().amax(1) > 0).float()),
     }
@@ -199,7 +209,7 @@ def build(config: DictConfig, device: torch.device) -> MaskModel:
     codec = DACVAE.from_pretrained(config.codec)
     embedder = peav_checkpoints.load(config.embedder, codec_folder=config.codec)
     settings = MaskConfig(latent_dim=codec.config.codebook_dim, query_dim=embedder.config.output_dim,
-                          **OmegaConf.to_container(config.separator))
+                          **as_dict(config.separator))
     separator = MaskSeparator(settings)
     if config.init:
         _start_from(separator, checkpoints.load_model(config.init, "cpu").separator)
@@ -216,10 +226,14 @@ def _start_from(separator: MaskSeparator, old: MaskSeparator) -> None:
         if name in found and found[name].shape == value.shape:
             state[name] = found[name]
     separator.load_state_dict(state)
+    masks: list[Any] = list(separator.masks)
+    first = masks[0]
     with torch.no_grad():
         for k in range(old.config.hypotheses, separator.config.hypotheses):
-            for new, first in zip(separator.masks[k].parameters(), separator.masks[0].parameters(), strict=True):
-                new.copy_(first + 0.05 * first.std() * torch.randn_like(first) + (0.2 * (k % 2 * 2 - 1) if new.dim() == 1 else 0))
+            mask = masks[k]
+            mask.weight.copy_(first.weight + 0.05 * first.weight.std() * torch.randn_like(first.weight))
+            # Alternately a little more generous and a little stricter, so that they have something to differ in.
+            mask.bias.copy_(first.bias + (0.2 if k % 2 else -0.2))
 
 
 def fit(config: DictConfig) -> dict[str, float]:
@@ -235,7 +249,7 @@ def fit(config: DictConfig) -> dict[str, float]:
     optimizer = torch.optim.AdamW(parameters, lr=loop.lr, betas=(0.9, 0.98), weight_decay=loop.weight_decay)
     ema = Ema(separator, loop.ema)
     run.resume(model=separator, optimizer=optimizer, ema=ema)
-    recipe = Recipe(**OmegaConf.to_container(config.recipe))
+    recipe = Recipe(**as_dict(config.recipe))
     queries = Queries(model.embedder, example_embeddings(model.embedder, train_store), run.device)
     held_out = _held_out(valid_store, config, codec.hop_length)
     questions = config.data.questions
@@ -282,7 +296,8 @@ def fit(config: DictConfig) -> dict[str, float]:
 def _held_out(store: ClipStore, config: DictConfig, hop: int) -> list[dict]:
     """Fixed validation batches: two sources at 0 dB, unchanged clips, both asked for by their plain labels."""
     recipe = Recipe(seconds=config.recipe.seconds, sources=(0, 1), snr_db=(0, 0), absent=0, augment=0)
-    plain = OmegaConf.merge(config, {"data": {"questions": 2, "span": 0, "example": 0, "span_only": 0}})
+    plain = OmegaConf.create(as_dict(config))
+    plain.merge_with({"data": {"questions": 2, "span": 0, "example": 0, "span_only": 0}})
     make = MixtureBatches(store, plain, hop, 2**31 - 1, recipe)
     held_out = [make(i) for i in range(config.data.valid_batches)]
     for batch in held_out:
