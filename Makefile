@@ -1,31 +1,17 @@
-# One target per thing a contributor does. Every target installs what it needs into .venv.
-PYTHON ?= python3
-VENV ?= .venv
-BIN := $(VENV)/bin
+# Shortcuts; README.md has the same commands in full.
+BIN := .venv/bin
 
-.PHONY: install tests lint example benchmark clean
+.PHONY: install tests lint example
 
-# Python 3.11 or later is needed; a stamp file spares reinstalling when pyproject.toml has not changed.
-$(VENV)/installed: pyproject.toml
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet -e ".[dev]"
-	touch $@
+install: .venv/installed
+.venv/installed: pyproject.toml
+	python3 -m venv .venv && $(BIN)/pip install --quiet -e ".[dev]" && touch $@
 
-install: $(VENV)/installed
+tests: install
+	$(BIN)/pytest
 
 lint: install
-	$(BIN)/ruff check .
-	$(BIN)/mypy
-
-tests: lint
-	$(BIN)/python -m pytest
+	$(BIN)/ruff check . && $(BIN)/mypy
 
 example: install
 	$(BIN)/separate examples/band.flac --prompt "acoustic guitar" --plot --force
-
-benchmark: install
-	$(BIN)/python -m benchmarks.separation $(POOL) --out docs/benchmarks
-
-clean:
-	rm -rf $(VENV) build dist *.egg-info separated
