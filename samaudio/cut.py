@@ -43,7 +43,9 @@ class Model(Protocol):
     def query(self, prompts: Sequence[Prompt]) -> Tensor: ...
     def anchors(self, prompts: Sequence[Prompt], start: float, frames: int) -> Tensor | None: ...
     def encode(self, mixture: Tensor) -> Tensor: ...
-    def split(self, latent: Tensor, query: Tensor, anchors: Tensor | None, length: int) -> Split: ...
+    def split(
+        self, latent: Tensor, query: Tensor, anchors: Tensor | None, length: int, hypotheses: int | None = None
+    ) -> Split: ...
     def similarity(self, query: Tensor, waveform: Tensor) -> float: ...
 
 
@@ -100,17 +102,17 @@ class Cutter:
         heard = resample(samples * gain, self.sample_rate, self.model.sample_rate)
         with seeded(self.seed, self.model.device):
             latent = self.model.encode(heard)
-        unwanted = [(q, self._split(q, latent, chunk, heard.shape[-1])) for q in self.exclude]
+        unwanted = [(q, self._split(q, latent, chunk, heard.shape[-1], 1)) for q in self.exclude]
         unwanted = [(q, split) for q, split in unwanted if split.presence >= self.model.presence_threshold]
         for question in self.questions:
-            split = self._split(question, latent, chunk, heard.shape[-1])
+            split = self._split(question, latent, chunk, heard.shape[-1], self.candidates)
             yield self._piece(chunk, samples, question, split, unwanted, gain)
 
-    def _split(self, question: Question, latent: Tensor, chunk: Chunk, length: int) -> Split:
+    def _split(self, question: Question, latent: Tensor, chunk: Chunk, length: int, hypotheses: int) -> Split:
         anchors = self.model.anchors(question.prompts, chunk.start / self.sample_rate, latent.shape[-1])
         # The same random numbers for every question, so that none depends on what else was asked.
         with seeded(self.seed, self.model.device):
-            return self.model.split(latent, question.query, anchors, length)
+            return self.model.split(latent, question.query, anchors, length, hypotheses)
 
     def _silence(self, chunk: Chunk, question: Question) -> Piece:
         nothing = torch.zeros(self.candidates, *chunk.samples.shape)

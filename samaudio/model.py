@@ -27,7 +27,7 @@ class Split:
 
     ``target`` and ``residual`` are waveform estimates ``[K, C, T]``; only their magnitudes matter afterwards.
     ``activity [F]`` is the probability, frame by frame, that the target sounds; ``presence`` that it sounds at all;
-    ``confidence [K]`` the probability of each hypothesis being the best.
+    ``confidence [K]`` the probability of each hypothesis being the best one of all.
     """
 
     target: Tensor
@@ -108,17 +108,22 @@ class MaskModel(nn.Module):
         return self.codec.latents(mixture.to(self.device)[:, None])
 
     @torch.inference_mode()
-    def split(self, latent: Tensor, query: Tensor, anchors: Tensor | None, length: int) -> Split:
-        """Divide a mixture's latent ``[C, D, F]`` by a query ``[E]``; ``length`` samples come back."""
+    def split(
+        self, latent: Tensor, query: Tensor, anchors: Tensor | None, length: int, hypotheses: int | None = None
+    ) -> Split:
+        """Divide a mixture's latent ``[C, D, F]`` by a query ``[E]``; ``length`` samples come back.
+
+        Only the first ``hypotheses`` are decoded, which is where the time goes; None decodes all ``K``.
+        """
         C, _, F = latent.shape
         marks = anchors if anchors is not None else torch.full((F,), ANYWHERE, device=latent.device)
         out = self.separator(latent, query.expand(C, -1), marks.expand(C, -1))
-        K = self.hypotheses
-        waves = self.codec.decode(torch.cat((out.target, out.residual), 1).flatten(0, 1), length=length)
+        K = min(hypotheses or self.hypotheses, self.hypotheses)
+        waves = self.codec.decode(torch.cat((out.target[:, :K], out.residual[:, :K]), 1).flatten(0, 1), length=length)
         waves = waves.view(C, 2, K, length).permute(1, 2, 0, 3)
         # A sound that is in one channel only is there: the most certain channel speaks for all.
         return Split(waves[0], waves[1], out.activity.sigmoid().amax(0), float(out.presence.sigmoid().max()),
-                     out.confidence.softmax(-1).mean(0))
+                     out.confidence.softmax(-1).mean(0)[:K])
 
     @torch.inference_mode()
     def similarity(self, query: Tensor, waveform: Tensor) -> float:
