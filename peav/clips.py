@@ -49,13 +49,15 @@ def read_manifest(path: str | Path, split: str | None = None) -> list[Clip]:
         raise UserError(f"manifest {path} does not exist; give a JSONL file, one clip per line")
     clips: list[Clip] = []
     splits: dict[str, str] = {}
-    for number, line in enumerate(path.read_text().splitlines(), 1):
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
         if not line.strip():
             continue
         try:
             row = json.loads(line)
         except json.JSONDecodeError as error:
             raise UserError(f"{path}:{number} is not JSON ({error.msg})") from None
+        if not isinstance(row, dict):
+            raise UserError(f"{path}:{number} is no object with fields")
         for name, kind in REQUIRED.items():
             if not isinstance(row.get(name), kind):
                 raise UserError(f"{path}:{number} field {name!r} is {row.get(name)!r}; expected {kind}")
@@ -83,6 +85,8 @@ class ClipStore:
         self._parts: list[tuple[np.ndarray, int, int, float]] = []
         for manifest in manifests:
             clips = read_manifest(manifest)
+            if not clips:  # an empty file cannot be mapped into memory
+                continue
             data, index = _build(Path(manifest), clips, sample_rate, Path(cache), progress)
             for clip, (start, length, peak) in zip(clips, index, strict=True):
                 if split in (None, clip.split):

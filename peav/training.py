@@ -126,7 +126,9 @@ class Ema:
         return {"updates": self.updates, "shadow": self.shadow}
 
     def load_state_dict(self, state: dict) -> None:
-        self.updates, self.shadow = state["updates"], state["shadow"]
+        self.updates = state["updates"]
+        for name, value in self.shadow.items():  # copied, so that it stays on the module's device
+            value.copy_(state["shadow"][name])
 
 
 class _Swapped:
@@ -293,11 +295,12 @@ def batches(make: Callable[[int], dict], run: Run) -> Iterator[dict]:
 
     ``make`` must depend on its number alone, so that a resumed run continues the stream where it stopped.
     """
-    items = _Items(make, run.step, run.loop.steps - run.step, run.rank, run.world)
+    items = _Items(make, run.step, max(run.loop.steps - run.step, 0), run.rank, run.world)
     workers = run.loop.workers
+    # Its own generator: drawing from torch's would make a resumed run differ from one that went through.
     yield from torch.utils.data.DataLoader(
         items, batch_size=None, num_workers=workers, prefetch_factor=4 if workers else None,
-        worker_init_fn=_single_thread if workers else None)
+        worker_init_fn=_single_thread if workers else None, generator=torch.Generator())
 
 
 def to_device(batch: dict, device: torch.device) -> dict:

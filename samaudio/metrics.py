@@ -8,8 +8,8 @@ from torch import Tensor
 def si_sdr(estimate: Tensor, target: Tensor, eps: float = 1e-8) -> Tensor:
     """Scale-invariant signal-to-distortion ratio (Le Roux et al., arXiv 1811.02508), ``[...]`` in dB.
 
-    The mean is not removed (it belongs to the signal). A silent estimate gives about ``10 log10(eps)`` = -80 dB
-    relative to the target; a silent target is refused, because nothing can be said of it.
+    The mean is not removed (it belongs to the signal). A silent estimate gives ``10 log10(eps)`` = -80 dB; a
+    silent target is refused, because nothing can be said of it.
 
     Raises:
         ValueError: shapes differ or a target is silent.
@@ -22,7 +22,8 @@ def si_sdr(estimate: Tensor, target: Tensor, eps: float = 1e-8) -> Tensor:
     projection = (estimate * target).sum(-1, keepdim=True) / energy * target
     error = (estimate - projection).square().sum(-1)
     wanted = projection.square().sum(-1)
-    floor = eps * energy[..., 0]
+    # In proportion to the estimate, or a quiet one would score less; the rest keeps silence from being 0 / 0.
+    floor = eps * estimate.square().sum(-1) + 1e-12 * energy[..., 0]
     return 10 * ((wanted + eps * floor) / (error + floor)).log10()
 
 
