@@ -1,0 +1,100 @@
+"""Every shipped configuration composes, and every value in it reaches the code that it names."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_module
+from omegaconf import DictConfig, OmegaConf
+
+from peav.codec import CodecConfig
+from peav.model import EmbedderConfig
+from peav.training import Loop, as_dict
+from peav.transformer import TransformerConfig
+from samaudio.mask import MaskConfig
+from samaudio.mixtures import Recipe
+
+CONFIGS = Path(__file__).parent.parent / "configs"
+TASKS = ("codec", "embedder", "separator")
+SHIPPED = [(task, overrides) for task in TASKS for overrides in ((), (f"+debug={task}",))]
+IDS = [f"{task}{'_debug' if overrides else ''}" for task, overrides in SHIPPED]
+
+
+def composed(task: str, *overrides: str) -> DictConfig:
+    with initialize_config_module("configs", version_base="1.3"):
+        return compose(task, overrides=list(overrides))
+
+
+def paths(node: DictConfig, above: str = "") -> Iterator[str]:
+    for name in node:
+        child = None if OmegaConf.is_missing(node, name) else node[name]
+        yield f"{above}{name}"
+        if isinstance(child, DictConfig):
+            yield from paths(child, f"{above}{name}.")
+
+
+def test_no_file_is_left_out():
+    files = {path.relative_to(CONFIGS).as_posix() for path in CONFIGS.rglob("*.yaml")}
+    overlays = {f"debug/{task}.yaml" for task in TASKS}
+    assert files == {f"{task}.yaml" for task in TASKS} | overlays | {"loop/default.yaml"}
+
+
+@pytest.mark.parametrize(("task", "overrides"), SHIPPED, ids=IDS)
+def test_values_fit_the_code_they_feed(task, overrides):
+    config = composed(task, *overrides)
+    loop = Loop(**config.loop)
+    assert loop.steps > 0 and loop.warmup < loop.steps or overrides
+    if task == "codec":
+        codec = CodecConfig.from_dict(as_dict(config.codec))
+        assert codec.hop_length == config.codec.stem_stride and not codec.final_tanh
+    elif task == "embedder":
+        tower = TransformerConfig(**config.tower)
+        made = EmbedderConfig(codec=CodecConfig(), tower=tower, **config.embedder)
+        assert made.output_dim == config.embedder.output_dim
+    else:
+        sizes = MaskConfig(latent_dim=480, query_dim=256, **as_dict(config.separator))
+        assert sizes.dilations == tuple(config.separator.dilations)
+        recipe = Recipe(**as_dict(config.recipe))
+        assert sum(recipe.sources) == pytest.approx(1) and recipe.snr_db[0] < recipe.snr_db[1]
+        assert config.loop.batch_size % config.data.questions == 0
+
+
+def test_the_loop_states_every_field_and_the_same_defaults():
+    stated = OmegaConf.load(CONFIGS / "loop" / "default.yaml")
+    fields = {field.name: field for field in dataclasses.fields(Loop)}
+    assert set(stated) == set(fields)
+    for name, field in fields.items():
+        if field.default is dataclasses.MISSING:
+            assert OmegaConf.is_missing(stated, name)
+        else:
+            assert stated[name] == field.default, name
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_an_overlay_changes_only_names_that_exist(task):
+    base, overlay = composed(task), OmegaConf.load(CONFIGS / "debug" / f"{task}.yaml")
+    assert set(paths(overlay)) <= set(paths(base))
+    assert set(paths(composed(task, f"+debug={task}"))) == set(paths(base))
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_overlays_need_no_recordings_and_follow_one_another(task):
+    config = composed(task, f"+debug={task}")
+    assert config.data.toy and not config.data.manifests and config.loop.workers == 0
+    if task != "codec":
+        assert config.codec == f"{composed('codec', '+debug=codec').folder}/model"
+    if task == "separator":
+        assert config.embedder == f"{composed('embedder', '+debug=embedder').folder}/model"
+
+
+@pytest.mark.parametrize("path", sorted(CONFIGS.rglob("*.yaml")), ids=lambda path: path.relative_to(CONFIGS).as_posix())
+def test_a_file_opens_with_what_it_is_for(path):
+    assert path.read_text().startswith("#")
+
+
+def test_a_misspelt_override_is_refused():
+    with pytest.raises(Exception, match="lrr"):
+        composed("codec", "loop.lrr=1")
