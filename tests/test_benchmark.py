@@ -1,0 +1,120 @@
+"""The benchmark: its list, its mixtures and its sums."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+
+from benchmarks.separation import LIST, Answer, Item, auroc, markdown, measure, oracle, render, summary, unprocessed
+from peav.captions import overlap
+
+RATE = 8_000
+LINE = {
+    "id": 3, "seconds": 1.0, "absent": "rain",
+    "stems": [
+        {"label": "flute", "events": [{"path": "low.wav", "from": 0.1, "at": 0.0, "length": 0.4, "gain": 1.0},
+                                      {"path": "low.wav", "from": 0.0, "at": 0.5, "length": 0.3, "gain": 2.0}]},
+        {"label": "dog barking", "events": [{"path": "high.wav", "from": 0.0, "at": 0.25, "length": 9.0, "gain": 5.0}]},
+    ],
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def tones(tmp_path_factory):
+    """A pool of two tones of one second; one is stored at another rate."""
+    folder = tmp_path_factory.mktemp("tones")
+    for name, frequency, rate in (("low", 200, RATE), ("high", 1_500, 2 * RATE)):
+        wave = 0.2 * np.sin(2 * np.pi * frequency * np.arange(rate) / rate)
+        soundfile.write(folder / f"{name}.wav", wave, rate)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def item(tones) -> Item:
+    return render(LINE, tones, RATE, {})
+
+
+def test_stems_have_equal_energy_and_the_mixture_half_the_full_scale(item):
+    assert item.stems.shape == (2, RATE) and item.labels == ["flute", "dog barking"] and item.absent == "rain"
+    first, second = item.stems.square().sum(1).tolist()
+    assert first == pytest.approx(second, rel=1e-5)
+    assert float(item.mixture.abs().max()) == pytest.approx(0.5)
+
+
+def test_events_are_where_the_list_says(item):
+    low, high = item.stems
+    assert low[3_200:4_000].abs().max() == 0 and low[6_400:].abs().max() == 0
+    assert high[:2_000].abs().max() == 0 and high[-100:].abs().max() > 0.01
+    before, after = low[500:2_500].square().mean(), low[4_500:6_000].square().mean()
+    assert float(after / before) == pytest.approx(4, rel=0.02)  # twice the gain
+    spectrum = torch.fft.rfft(high).abs()
+    assert int(spectrum.argmax()) == 1_500  # Hz, in one second
+
+
+def test_each_file_is_read_once(tones):
+    cache: dict = {}
+    render(LINE, tones, RATE, cache)
+    assert set(cache) == {"low.wav", "high.wav"}
+    cache["low.wav"] = torch.ones(RATE)
+    assert float(render(LINE, tones, RATE, cache).stems[0].min()) == 0
+
+
+@pytest.mark.parametrize(
+    ("positive", "negative", "wanted"),
+    [([3, 4], [1, 2], 1.0), ([1, 2], [3, 4], 0.0), ([1, 1], [1, 1], 0.5), ([1, 3], [2, 2], 0.5),
+     ([2, 3], [1, 2], 0.875), ([0.9], [0.1, 0.95, 0.5], 2 / 3)],
+    ids=["apart", "swapped", "all_tied", "around", "one_tie", "uneven"],
+)  # fmt: skip
+def test_auroc_by_hand(positive, negative, wanted):
+    assert auroc(positive, negative) == pytest.approx(wanted)
+
+
+def test_the_mixture_itself_gains_nothing(item):
+    result = summary(measure(unprocessed, [item, item], RATE), threshold=0.5)
+    for name in ("si_sdri_mean", "si_sdri_median", "sdri_mean", "other_prompt_mean", "absent_prompt_mean"):
+        assert result[name] == pytest.approx(0, abs=1e-5), name
+    assert result["items"] == 4 and result["worse_than_mixture"] == 0
+    assert result["presence_auroc"] == 0.5 and result["false_alarms"] == 1 and result["misses"] == 0
+    assert result["real_time_factor"] is None
+
+
+def test_the_ceiling_is_high_and_a_wrong_prompt_is_not(item):
+    result = summary(measure(oracle, [item], RATE), threshold=0.5)
+    assert result["si_sdri_mean"] > 20 and result["other_prompt_mean"] < -10
+    assert result["presence_auroc"] == 1 and result["false_alarms"] == result["misses"] == 0
+    assert {k: v["items"] for k, v in result["scenes"].items()} == {"everyday": 1, "music": 1}
+    assert set(result["labels"]) == {"flute", "dog barking"}
+
+
+def test_presence_and_speed_are_counted(item):
+    def system(item, prompts, rate):
+        return Answer([item.mixture] * 3, [0.9, 0.3, 0.7], seconds=0.5)
+
+    result = summary(measure(system, [item], RATE), threshold=0.5)
+    # There: 0.9 and 0.3; not there: 0.7.
+    assert (result["misses"], result["false_alarms"], result["presence_auroc"]) == (0.5, 1.0, 0.5)
+    assert result["real_time_factor"] == pytest.approx(3 * 1.0 / 0.5)
+
+
+def test_the_page_states_the_figures(item):
+    result = summary(measure(oracle, [item], RATE), threshold=0.5) | {"rate": RATE}
+    page = markdown("oracle", result)
+    assert f"| SI-SDRi, mean | {result['si_sdri_mean']:.2f} dB |" in page
+    assert "2 questions on 1 mixtures" in page and "| flute | 1 |" in page
+
+
+def test_the_shipped_list_is_sound():
+    lines = [json.loads(line) for line in LIST.read_text().splitlines()]
+    assert [line["id"] for line in lines] == list(range(len(lines))) and len(lines) >= 100
+    for line in lines:
+        first, second = (stem["label"] for stem in line["stems"])
+        assert not any(overlap(a, b) for a, b in ((first, second), (first, line["absent"]), (second, line["absent"])))
+        for event in (event for stem in line["stems"] for event in stem["events"]):
+            assert event["at"] >= 0 and event["at"] + event["length"] <= line["seconds"] + 1e-3
+            assert event["from"] >= 0 and event["length"] > 0 and math.isfinite(event["gain"]) and event["gain"] > 0
+            assert not event["path"].startswith(("/", ".."))
