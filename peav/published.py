@@ -50,6 +50,8 @@ _PAIRS = {
     "audio_plus_text": ("audio_plus_text", "video"),
     "video_plus_text": ("video_plus_text", "audio"),
 }
+# Where a published folder may say how many images a video has.
+_PROCESSORS = ("processor_config.json", "video_preprocessor_config.json", "preprocessor_config.json")
 
 
 @dataclass
@@ -184,6 +186,7 @@ class PublishedPEAV(nn.Module):
         audio: Sequence[Tensor] | None = None,
         video: Sequence[Tensor] | None = None,
         text_for: str = "audio",
+        num_frames: int | None = None,
         normalise: bool = False,
     ) -> Tensor:
         """Embeddings ``[B, E]`` of texts, clips, videos, or pairs of two of them.
@@ -193,6 +196,8 @@ class PublishedPEAV(nn.Module):
             audio: mono clips ``[T_i]`` at `sample_rate`.
             video: uint8 images ``[N_i, 3, height, width]``, any size.
             text_for: what texts alone are compared with: "audio", "video" or "audio_video".
+            num_frames: look at so many images of each video, evenly; by default what the model was made for, which
+                is all of them or a fixed number.
             normalise: scale to unit length.
 
         Raises:
@@ -211,7 +216,7 @@ class PublishedPEAV(nn.Module):
             inputs["waveform"], inputs["waveform_mask"] = batch_clips(audio)
         if video is not None:
             assert self.config.vision is not None
-            size, number = self.config.vision.image_size, self.config.video_frames
+            size, number = self.config.vision.image_size, num_frames or self.config.video_frames
             inputs["video"], inputs["video_mask"] = batch_videos([prepare_video(v, size, number) for v in video])
         if text is not None:
             if self.tokenizer is None:
@@ -253,13 +258,13 @@ def load_published(
     if text_after_norm and kind.layout == PERCEPTION_MODELS:
         raise UserError("text_after_norm is a habit of transformers; files of perception_models name a layer instead")
     state, origin = to_ours(state, kind)
-    processor = folder / "processor_config.json"
+    processor = next((p for name in _PROCESSORS if (p := folder / name).is_file()), None)
     config = configured(
         lambda values: PublishedConfig.from_published(
             values,
             state,
             kind,
-            processor=read_json(processor) if processor.is_file() else None,
+            processor=None if processor is None else read_json(processor),
             text_after_norm=text_after_norm,
         ),
         settings,
