@@ -155,7 +155,8 @@ def _transformers_tower(values: Mapping[str, Any]) -> TransformerConfig:
     rope = given.get("rope_parameters") or given.get("rope_scaling") or {}
     if rope.get("rope_type", "default") != "default":
         raise ValueError(f"rope_type {rope['rope_type']!r} is not supported")
-    return _tower(given, rope.get("rope_theta", given.get("rope_theta", 20_000.0)), given["head_dim"])
+    theta = rope.get("rope_theta") or given.get("rope_theta") or 20_000.0
+    return _tower(given, theta, given["head_dim"])
 
 
 def _original_tower(values: Mapping[str, Any]) -> TransformerConfig:

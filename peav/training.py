@@ -11,8 +11,11 @@ import json
 import math
 import os
 import random
+import signal
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -160,6 +163,7 @@ class Run:
         self.step, self.elapsed = 0, 0.0
         self._started = self._saved = time.monotonic()
         self._sums: dict[str, list[float]] = {}
+        self._stopped = False
 
     # -- clock ----------------------------------------------------------------------------------------------
 
@@ -176,7 +180,31 @@ class Run:
 
     @property
     def done(self) -> bool:
-        return self.progress >= 1.0
+        return self._stopped or self.progress >= 1.0
+
+    @contextmanager
+    def interruptible(self) -> Iterator[None]:
+        """Within it, the first Ctrl-C or SIGTERM makes the run `done`, so that it ends in order with its state saved.
+
+        A second one has its usual effect.
+        """
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        kept = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+        def stop(number: int, _: object) -> None:
+            print(f"stopping after step {self.step}; the same command goes on from there", flush=True)
+            self._stopped = True
+            signal.signal(number, kept[signal.Signals(number)])
+
+        for number in kept:
+            signal.signal(number, stop)
+        try:
+            yield
+        finally:
+            for number, handler in kept.items():
+                signal.signal(number, handler)
 
     def learning_rate(self) -> float:
         warm = min(1.0, (self.step + 1) / max(self.loop.warmup, 1))
@@ -286,8 +314,11 @@ class _Items(torch.utils.data.Dataset):
         return self.make((self.first + i) * self.world + self.rank)
 
 
-def _single_thread(_: int) -> None:
+def _settle(_: int) -> None:
+    """A worker uses one thread, and leaves Ctrl-C to the loop."""
     torch.set_num_threads(1)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def batches(make: Callable[[int], dict], run: Run) -> Iterator[dict]:
@@ -298,9 +329,11 @@ def batches(make: Callable[[int], dict], run: Run) -> Iterator[dict]:
     items = _Items(make, run.step, max(run.loop.steps - run.step, 0), run.rank, run.world)
     workers = run.loop.workers
     # Its own generator: drawing from torch's would make a resumed run differ from one that went through.
-    yield from torch.utils.data.DataLoader(
+    loader = torch.utils.data.DataLoader(
         items, batch_size=None, num_workers=workers, prefetch_factor=4 if workers else None,
-        worker_init_fn=_single_thread if workers else None, generator=torch.Generator())
+        worker_init_fn=_settle if workers else None, generator=torch.Generator())
+    with run.interruptible():
+        yield from loader
 
 
 def to_device(batch: dict, device: torch.device) -> dict:

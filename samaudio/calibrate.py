@@ -2,8 +2,8 @@
 
     python -m samaudio.calibrate runs/separator/model PATH/manifest.jsonl --cache data/cache
 
-The threshold is the value that all but ``--misses`` of the sounds that are there exceed: silencing a sound that is there
-is worse for a user than handing out a faint false one. Mixtures come from the validation split with a seed of their
+The threshold is the value that all but ``--misses`` of the sounds that are there exceed: silencing a sound that is
+there is worse for a user than handing out a faint false one. Mixtures come from the validation split with a seed of their
 own, so none of them is in the benchmark list.
 """
 

@@ -50,9 +50,9 @@ class MaskConfig:
 class MaskOutput:
     """What the separator says of a mixture.
 
-    ``target`` and ``residual`` are latents ``[B, K, D, F]`` whose sum is the mixture's latent; ``activity [B, F]``
-    logits that the target sounds in a frame; ``presence [B]`` logit that it sounds at all; ``confidence [B, K]``
-    logits of each hypothesis being the best one.
+    ``target`` and ``residual`` are latents ``[B, K, D, F]`` whose sum is what a mask of ones would give: at
+    initialisation exactly the mixture's latent, later close to it. ``activity [B, F]`` are logits that the target
+    sounds in a frame; ``presence [B]`` that it sounds at all; ``confidence [B, K]`` of each hypothesis being the best.
     """
 
     target: Tensor
@@ -108,7 +108,7 @@ class MaskSeparator(nn.Module):
         self.norm = nn.GroupNorm(1, W)
         self.masks = nn.ModuleList(nn.Conv1d(W, 2 * D, 1) for _ in range(K))
         self.activity = nn.Conv1d(W, 1, 1)
-        self.summary = nn.Linear(2 * W, 1 + K)
+        self.summary = nn.Sequential(nn.Linear(3 * W, W), nn.SiLU(), nn.Linear(W, 1 + K))
 
     def forward(self, latent: Tensor, query: Tensor | None, anchors: Tensor | None = None) -> MaskOutput:
         """Args:
@@ -133,7 +133,8 @@ class MaskSeparator(nn.Module):
         x = self.norm(x)
         activity = self.activity(x)[:, 0]
         weight = activity.float().softmax(-1).to(x.dtype)
-        pooled = torch.cat((x.mean(-1), (x * weight[:, None]).sum(-1)), dim=1)
+        # A short sound in a long clip shows in the extremes and where it is active, not in the mean.
+        pooled = torch.cat((x.mean(-1), x.amax(-1), (x * weight[:, None]).sum(-1)), dim=1)
         presence, confidence = self.summary(pooled).split((1, self.config.hypotheses), dim=1)
         basis = F_.relu(self.lift(latent))
         target = torch.stack([self.drop(torch.sigmoid(mask(x)) * basis) for mask in self.masks], dim=1)

@@ -169,7 +169,8 @@ def losses(codec: DACVAE, out: MaskOutput, batch: dict, target_latent: Tensor, m
     # nothing is to be heard. With a plain error in dB, saying nothing at all is the first thing that is learned.
     silence = 10 * (error / floor + 0.05).log10()
     wave = 10 * ((decoded - wanted).square().sum(1) / mix.square().sum(1).clamp_min(1e-8) + 0.05).log10()
-    stem = torch.where(absent, silence, 0.3 * 10 * (error / floor + 1e-3).log10() - 0.7 * 10 * ratio.clamp_min(1e-6).log10())
+    heard = 3 * (error / floor + 1e-3).log10() - 7 * ratio.clamp_min(1e-6).log10()
+    stem = torch.where(absent, silence, heard)
     terms = {
         "stem": stem.mean(),
         "decoded": wave.mean(),
