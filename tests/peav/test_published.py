@@ -207,6 +207,12 @@ def test_video_is_spread_over_the_true_length_of_its_audio():
     same = torch.tensor([[True, True, False, False], [True] * 4])
     assert align(video, 4, None, same)[0, :, 0].tolist() == [1, 3, 0, 0]
     assert align_as_published(video, 4, None, same) is video
+    # All audio as long as the padded video: the published code stretches the video over the padding too.
+    half = torch.tensor([[True] * 4 + [False] * 4] * 2)
+    assert align_as_published(video, 8, None, half)[0, :, 0].tolist() == [1, 1, 2, 2, 3, 3, 4, 4]
+    assert align(video, 8, None, half)[0, :, 0].tolist() == [1, 2, 3, 4, 0, 0, 0, 0]
+    ragged = torch.tensor([[True] * 8, [True] * 6 + [False] * 2])
+    assert torch.equal(align_as_published(video, 8, None, ragged), align(video, 8, None, ragged))
 
 
 def test_shapes_that_do_not_fit_are_told(av):
