@@ -2,15 +2,19 @@
 
 Modules
 -------
-errors       mistakes a user can make, as one clear line
-media        audio in and out: the only place that touches files with sound in them
-codec        DAC-VAE: waveform to latent and back
-transformer  the temporal transformer that all towers share
-text         frozen sentence encoder behind the text heads
-model        audio tower and heads: the embedder
-losses       pairwise sigmoid contrastive loss
-checkpoints  weights on disk: safetensors beside a config
-training     the parts that every training script shares
+errors          mistakes a user can make, as one clear line
+console, cli    the `peav` command, and what the three commands share
+media           audio in and out: the only place that touches files with sound in them
+codec           DAC-VAE: waveform to latent and back (`lapped` its strided stem, `watermark`, `codec_keys`, `codec_files`)
+transformer     the temporal transformer that all towers share
+text            frozen sentence encoder behind the small model's text heads
+latents         what networks see of a latent
+model           the small embedder: audio tower and heads
+published       PE-AV and PE-A-Frame as published (`towers`, `vision`, `modernbert`, `published_*`), for their weights
+losses          pairwise sigmoid contrastive loss
+checkpoints     weights on disk: safetensors beside a config
+clips, tracks   labelled clips, and what a sound does over time (`captions` its wordings, `augment` its changes)
+training        what every training script shares (`train_codec`, `train_embedder`; `toy` data for trying them)
 """
 
 from __future__ import annotations

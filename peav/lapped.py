@@ -66,7 +66,7 @@ class LappedHead(nn.ConvTranspose1d):
         super().__init__(channels, 1, kernel, stride=stride, padding=(kernel - stride) // 2)
 
     def forward(self, x: Tensor, output_size: list[int] | None = None) -> Tensor:
-        kernel, stride, flank = self.kernel_size[0], self.stride[0], self.padding[0]
+        kernel, stride, flank = self.kernel_size[0], self.stride[0], (self.kernel_size[0] - self.stride[0]) // 2
         if kernel != 2 * stride:
             return super().forward(x, output_size)
         # The same sum as one matrix product and one addition of neighbouring halves: several times faster on a
