@@ -5,7 +5,7 @@ Modules
 errors          mistakes a user can make, as one clear line
 console, cli    the `peav` command, and what the three commands share
 media           audio in and out: the only place that touches files with sound in them
-codec           DAC-VAE: waveform to latent and back (`lapped` its strided stem, `watermark`, `codec_keys`, `codec_files`)
+codec           DAC-VAE: waveform to latent and back (`lapped`: its stem; `watermark`, `codec_keys`, `codec_files`)
 transformer     the temporal transformer that all towers share
 text            frozen sentence encoder behind the small model's text heads
 latents         what networks see of a latent

@@ -21,6 +21,8 @@ from .errors import UserError, shown
 from .model import PEAV, EmbedderConfig
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
+ANY_WEIGHTS = "model*.safetensors"
+PIECE_BYTES = 15 * 2**20  # of a weight file: small enough for any version control and upload form
 FORMAT = "peav-embedder"
 
 
@@ -81,21 +83,43 @@ def _codec_of(folder: Path) -> Path:
 
 
 def write_part(folder: str | Path, settings: dict[str, Any], state: dict[str, Tensor], dtype: torch.dtype) -> None:
-    """Write ``config.json`` and ``model.safetensors``, each in one step.
+    """Write ``config.json`` and ``model.safetensors``, each in one step; beyond 15 MiB ``model-2.safetensors`` and
+    so on follow.
 
     Raises:
         ValueError: a weight is not finite as ``dtype``.
     """
     folder = Path(folder)
-    stored = {name: _stored(name, tensor, dtype) for name, tensor in state.items()}
+    pieces = _pieces({name: _stored(name, tensor, dtype) for name, tensor in state.items()})
     folder.mkdir(parents=True, exist_ok=True)
-    partial = folder / f".{WEIGHTS}.partial"
-    try:
-        save_file(stored, partial)
-        partial.replace(folder / WEIGHTS)
-    finally:
-        partial.unlink(missing_ok=True)
-    write_json(folder / CONFIG, settings)
+    for old in folder.glob(ANY_WEIGHTS):
+        old.unlink()
+    for number, piece in enumerate(pieces, 1):
+        path = folder / _piece_name(number)
+        partial = path.with_name(f".{path.name}.partial")
+        try:
+            save_file(piece, partial)
+            partial.replace(path)
+        finally:
+            partial.unlink(missing_ok=True)
+    write_json(folder / CONFIG, {**settings, "pieces": len(pieces)})
+
+
+def _pieces(state: dict[str, Tensor]) -> list[dict[str, Tensor]]:
+    """The state in order, cut before a piece would grow past `PIECE_BYTES`; a larger tensor stands alone."""
+    pieces: list[dict[str, Tensor]] = [{}]
+    size = 0
+    for name, tensor in state.items():
+        if pieces[-1] and size + tensor.nbytes > PIECE_BYTES:
+            pieces.append({})
+            size = 0
+        pieces[-1][name] = tensor
+        size += tensor.nbytes
+    return pieces
+
+
+def _piece_name(number: int) -> str:
+    return WEIGHTS if number == 1 else f"model-{number}.safetensors"
 
 
 def _stored(name: str, tensor: Tensor, dtype: torch.dtype) -> Tensor:
@@ -138,20 +162,28 @@ def read_part(folder: str | Path, format: str) -> tuple[dict[str, Any], dict[str
         UserError: a file is missing, damaged or of another kind of model. Only safetensors are ever opened.
     """
     folder = Path(folder)
-    missing = [name for name in (CONFIG, WEIGHTS) if not (folder / name).is_file()]
+    _require(folder, [CONFIG, WEIGHTS])
+    settings = read_json(folder / CONFIG)
+    if settings.pop("format", None) != format:
+        raise UserError(f"{shown(folder)}: is not a {format} model; check the folder")
+    names = [_piece_name(number) for number in range(1, int(settings.pop("pieces", 1)) + 1)]
+    _require(folder, names)
+    state: dict[str, Tensor] = {}
+    for name in names:
+        try:
+            state |= load_file(folder / name)
+        except (SafetensorError, OSError) as error:
+            raise UserError(f"{shown(folder / name)}: is damaged ({shown(error, 60)}); fetch the model again") from None
+    return settings, {k: v.float() if v.is_floating_point() else v for k, v in state.items()}
+
+
+def _require(folder: Path, names: list[str]) -> None:
+    missing = [name for name in names if not (folder / name).is_file()]
     if missing:
         raise UserError(
             f"{shown(folder)}: {' and '.join(missing)} missing; the model folder is incomplete or "
             "holds another kind of model"
         )
-    settings = read_json(folder / CONFIG)
-    if settings.pop("format", None) != format:
-        raise UserError(f"{shown(folder)}: is not a {format} model; check the folder")
-    try:
-        state = load_file(folder / WEIGHTS)
-    except (SafetensorError, OSError) as error:
-        raise UserError(f"{shown(folder / WEIGHTS)}: is damaged ({shown(error, 60)}); fetch the model again") from None
-    return settings, {k: v.float() if v.is_floating_point() else v for k, v in state.items()}
 
 
 def configured(make, settings: dict[str, Any], folder: Path):

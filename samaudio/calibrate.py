@@ -1,10 +1,12 @@
-"""Choose the presence threshold of a trained model from validation mixtures and store it in the model's settings.
+"""Calibrate a trained model's presence on validation mixtures and store the result in the model's settings.
 
     python -m samaudio.calibrate runs/separator/model PATH/manifest.jsonl --cache data/cache
 
-The threshold is the value that all but ``--misses`` of the sounds that are there exceed: silencing a sound that is
-there is worse for a user than handing out a faint false one. Mixtures come from the validation split with a seed of their
-own, so none of them is in the benchmark list.
+Two things tell whether a sound is there: what the separator's presence head says, and how much of the mixture it takes
+out when asked. A logistic regression joins them (both classes weighted alike, so 0.5 means undecided). The threshold is
+the value that all but ``--misses`` of the sounds that are there exceed: silencing a sound that is there is worse for a
+user than handing out a faint false one. Mixtures come from the validation split with a seed of their own, so none of
+them is in the benchmark list.
 """
 
 from __future__ import annotations
@@ -14,8 +16,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from peav.clips import ClipStore
+from peav.training import pick_device
 
 from .checkpoints import load_model, save_model
 from .mixtures import MixtureSampler, Recipe
@@ -26,19 +30,42 @@ SEED = 4_711
 
 
 @torch.inference_mode()
-def presence_values(model: MaskModel, sampler: MixtureSampler, count: int) -> tuple[list[float], list[float]]:
-    """Presence of questions about sounds that are in the mixture, and about sounds that are not."""
-    there: list[float] = []
-    missing: list[float] = []
+def observe(model: MaskModel, sampler: MixtureSampler, count: int) -> tuple[Tensor, Tensor]:
+    """What there is to judge presence by, ``[N, 2]`` (see `MaskModel.evidence`), and the truth ``[N]`` bool."""
+    seen, truth = [], []
     for i in range(count):
         mixture = sampler[i]
         samples = torch.from_numpy(mixture.samples)
         latent = model.encode(samples[None] * (0.5 / samples.abs().max()))
         for question in mixture.questions:
             query = model.query([Text(question.phrase)])
-            out = model.separator(latent, query[None])
-            (missing if question.stem is None else there).append(float(out.presence.sigmoid()[0]))
-    return there, missing
+            seen.append(model.evidence(latent, model.separator(latent, query[None])).cpu())
+            truth.append(question.stem is not None)
+    return torch.stack(seen), torch.tensor(truth)
+
+
+def logistic(x: Tensor, y: Tensor, ridge: float = 1e-3) -> tuple[Tensor, float]:
+    """Weights ``[P]`` and bias of a logistic regression of ``y [N]`` on ``x [N, P]``, classes weighted alike.
+
+    Newton's method with a small ridge, which converges in a handful of steps from zero.
+
+    Raises:
+        ValueError: only one class is there.
+    """
+    x, y = x.double(), y.double()
+    if not 0 < float(y.mean()) < 1:
+        raise ValueError("presence can only be calibrated with sounds that are there and sounds that are not")
+    mean, spread = x.mean(0), x.std(0).clamp_min(1e-6)
+    design = torch.cat(((x - mean) / spread, torch.ones(len(x), 1, dtype=x.dtype)), dim=1)
+    weight = torch.where(y > 0, 0.5 / y.mean(), 0.5 / (1 - y.mean()))
+    beta = torch.zeros(design.shape[1], dtype=x.dtype)
+    for _ in range(30):
+        p = torch.sigmoid(design @ beta)
+        gradient = design.T @ (weight * (p - y)) / len(y) + ridge * beta
+        curvature = (design * (weight * p * (1 - p))[:, None]).T @ design / len(y)
+        beta -= torch.linalg.solve(curvature + ridge * torch.eye(len(beta), dtype=x.dtype), gradient)
+    slope = beta[:-1] / spread
+    return slope.float(), float(beta[-1] - (slope * mean).sum())
 
 
 def main() -> None:
@@ -48,15 +75,20 @@ def main() -> None:
     parser.add_argument("--cache", default="data/cache")
     parser.add_argument("--count", type=int, default=300, help="mixtures, each with four questions")
     parser.add_argument("--misses", type=float, default=0.03, help="share of present sounds that may be silenced")
+    parser.add_argument("--device", default="auto")
     args = parser.parse_args()
-    model = load_model(args.model)
+    model = load_model(args.model, pick_device(args.device))
     store = ClipStore(args.manifests, model.sample_rate, args.cache, split="valid")
     recipe = Recipe(sources=(0.1, 0.6, 0.3), snr_db=(-5, 5), absent=0.5, augment=0.0)
-    there, missing = presence_values(model, MixtureSampler(store, recipe, SEED, questions=4), args.count)
+    x, y = observe(model, MixtureSampler(store, recipe, SEED, questions=4), args.count)
+    slope, bias = logistic(x, y)
+    p = torch.sigmoid(x @ slope + bias).numpy()
+    there, missing = p[y.numpy()], p[~y.numpy()]
     threshold = float(np.quantile(there, args.misses))
-    alarms = float(np.mean(np.array(missing) >= threshold))
-    print(f"{len(there)} present, {len(missing)} absent: threshold {threshold:.3f}, "
-          f"misses {100 * args.misses:.1f} %, false alarms {100 * alarms:.1f} %")
+    print(f"{len(there)} present, {len(missing)} absent; weights {slope.tolist()}, bias {bias:.3f}; threshold "
+          f"{threshold:.3f}: misses {100 * args.misses:.1f} %, "
+          f"false alarms {100 * float(np.mean(missing >= threshold)):.1f} %")
+    model.settings["presence"] = {"head": float(slope[0]), "level": float(slope[1]), "bias": bias}
     model.settings["presence_threshold"] = round(threshold, 4)
     save_model(model, args.model)
 

@@ -47,7 +47,7 @@ def save_model(model: MaskModel, folder: str | Path, dtype: torch.dtype = torch.
         separator.state_dict(),
         dtype,
     )
-    weights = sorted(path.relative_to(folder) for path in folder.rglob(parts.WEIGHTS))
+    weights = sorted(path.relative_to(folder) for path in folder.rglob(parts.ANY_WEIGHTS))
     settings = {name: value for name, value in model.settings.items() if name not in ("format", "version", "sha256")}
     parts.write_json(
         folder / SETTINGS,

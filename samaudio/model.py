@@ -5,6 +5,7 @@ Axes: ``C`` channels, ``T`` samples at the model's rate, ``K`` hypotheses, ``F``
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +18,7 @@ from peav import media
 from peav.codec import DACVAE
 from peav.model import PEAV
 
-from .mask import ANYWHERE, INSIDE, OUTSIDE, MaskSeparator
+from .mask import ANYWHERE, INSIDE, OUTSIDE, MaskOutput, MaskSeparator
 from .prompts import Example, Prompt, Span, Text
 
 
@@ -122,8 +123,21 @@ class MaskModel(nn.Module):
         waves = self.codec.decode(torch.cat((out.target[:, :K], out.residual[:, :K]), 1).flatten(0, 1), length=length)
         waves = waves.view(C, 2, K, length).permute(1, 2, 0, 3)
         # A sound that is in one channel only is there: the most certain channel speaks for all.
-        return Split(waves[0], waves[1], out.activity.sigmoid().amax(0), float(out.presence.sigmoid().max()),
+        return Split(waves[0], waves[1], out.activity.sigmoid().amax(0), self._presence(latent, out),
                      out.confidence.softmax(-1).mean(0)[:K])
+
+    @staticmethod
+    def evidence(latent: Tensor, out: MaskOutput) -> Tensor:
+        """What presence is judged by ``[2]``: the head's log-odds in the most certain channel, and the level of the
+        first hypothesis' target relative to the mixture in dB."""
+        level = out.target[:, 0].square().sum() / latent.square().sum().clamp_min(1e-12)
+        return torch.stack((out.presence.max(), 10 * level.clamp_min(1e-6).log10()))
+
+    def _presence(self, latent: Tensor, out: MaskOutput) -> float:
+        weights = {"head": 1.0, "level": 0.0, "bias": 0.0} | self.settings.get("presence", {})
+        head, level = self.evidence(latent, out).tolist()
+        odds = weights["head"] * head + weights["level"] * level + weights["bias"]
+        return 1 / (1 + math.exp(-max(-60.0, min(60.0, odds))))
 
     @torch.inference_mode()
     def similarity(self, query: Tensor, waveform: Tensor) -> float:

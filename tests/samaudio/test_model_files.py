@@ -181,3 +181,23 @@ def test_weights_too_large_for_the_file_are_refused(model, tmp_path):
     finally:
         with torch.no_grad():
             model.separator.no_query[0] = 0.0
+
+
+def test_large_weights_are_cut_into_pieces_that_belong_together(model, tmp_path, monkeypatch):
+    monkeypatch.setattr(parts, "PIECE_BYTES", 4_000)
+    folder = tmp_path / "cut"
+    save_model(model, folder)
+    pieces = sorted((folder / "separator").glob("model*.safetensors"))
+    assert len(pieces) > 2
+    for piece in pieces:  # within the limit, unless a single tensor is larger than that
+        held = load_file(piece)
+        assert len(held) == 1 or sum(t.nbytes for t in held.values()) <= 4_000
+    again = load_model(folder).state_dict()
+    for name, value in model.state_dict().items():
+        torch.testing.assert_close(again[name], value, rtol=1e-3, atol=1e-6)
+    pieces[-1].unlink()
+    with pytest.raises(UserError, match=f"{pieces[-1].name} missing"):
+        load_model(folder)
+    monkeypatch.undo()
+    save_model(model, folder)  # saving again leaves no stale piece behind
+    assert len(list((folder / "separator").glob("model*.safetensors"))) == 1
