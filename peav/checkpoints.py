@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -92,8 +93,6 @@ def write_part(folder: str | Path, settings: dict[str, Any], state: dict[str, Te
     folder = Path(folder)
     pieces = _pieces({name: _stored(name, tensor, dtype) for name, tensor in state.items()})
     folder.mkdir(parents=True, exist_ok=True)
-    for old in folder.glob(ANY_WEIGHTS):
-        old.unlink()
     for number, piece in enumerate(pieces, 1):
         path = folder / _piece_name(number)
         partial = path.with_name(f".{path.name}.partial")
@@ -103,6 +102,9 @@ def write_part(folder: str | Path, settings: dict[str, Any], state: dict[str, Te
         finally:
             partial.unlink(missing_ok=True)
     write_json(folder / CONFIG, {**settings, "pieces": len(pieces)})
+    # Last, so that an interrupted save never leaves less than it found.
+    for old in set(folder.glob(ANY_WEIGHTS)) - {folder / _piece_name(n) for n in range(1, len(pieces) + 1)}:
+        old.unlink()
 
 
 def _pieces(state: dict[str, Tensor]) -> list[dict[str, Tensor]]:
@@ -222,7 +224,7 @@ def load_codec(kind: type[DACEncoder], folder: str | Path):
         return kind.from_pretrained(folder)
     except UserError:
         raise
-    except (ValueError, TypeError, KeyError, OSError, SafetensorError) as error:
+    except (ValueError, TypeError, KeyError, OSError, RuntimeError, SafetensorError, UnpicklingError) as error:
         raise UserError(f"the codec cannot be loaded: {shown(error, 200)}") from None
 
 

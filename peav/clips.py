@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -116,7 +117,9 @@ def _build(manifest: Path, clips: list[Clip], rate: int, cache: Path, progress: 
     if not (folder / "index.npy").exists():
         folder.mkdir(parents=True, exist_ok=True)
         rows, start = [], 0
-        with (folder / "samples.partial").open("wb") as out:
+        # Two runs may build the same store at once; each writes its own files and the last one stays.
+        partial = folder / f"samples.{os.getpid()}.partial"
+        with partial.open("wb") as out:
             for clip in _progress(clips, f"decoding {manifest.parent.name}", progress):
                 waveform, source_rate = media.read(clip.path)
                 mono = media.resample(waveform.mean(0, keepdim=True), source_rate, rate)[0]
@@ -124,10 +127,11 @@ def _build(manifest: Path, clips: list[Clip], rate: int, cache: Path, progress: 
                 out.write((mono / peak * 32767).round().to(torch.int16).numpy().tobytes())
                 rows.append((start, len(mono), peak))
                 start += len(mono)
-        (folder / "samples.partial").replace(folder / "samples.i16")
-        np.save(folder / "index.partial.npy", np.array(rows, dtype=np.float64))
+        partial.replace(folder / "samples.i16")
+        index_partial = folder / f"index.{os.getpid()}.partial.npy"
+        np.save(index_partial, np.array(rows, dtype=np.float64))
         # Written last: it marks the store whole.
-        (folder / "index.partial.npy").replace(folder / "index.npy")
+        index_partial.replace(folder / "index.npy")
     return np.memmap(folder / "samples.i16", dtype=np.int16, mode="r"), np.load(folder / "index.npy")
 
 

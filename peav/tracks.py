@@ -83,7 +83,7 @@ class TrackSampler:
         events: list[Event] = []
         while position < T:
             x = self._changed(self.store[clip], changes)
-            start = int(rng.integers(0, len(x) - T + 1)) if len(x) > T and position == 0 else 0
+            start = self._start(x, T, rng) if len(x) > T and position == 0 else 0
             length = min(len(x) - start, T - position)
             x = x[start:start + min(T, len(x))]
             gain = float(level / max(float(np.sqrt(np.mean(x**2))), 1e-6))
@@ -96,6 +96,18 @@ class TrackSampler:
             clip = clip if repeats else int(rng.choice(choices))
             level = 10 ** (rng.uniform(-6, 3) / 20)
         return Track(canvas / max(float(np.sqrt(np.sum(canvas**2))), 1e-6), label, events)
+
+    @staticmethod
+    def _start(x: np.ndarray, T: int, rng: np.random.Generator) -> int:
+        """Where to cut ``T`` samples out of a longer clip: anywhere but in a pause."""
+        floor = 10 ** (-30 / 10) * float(np.mean(x**2))
+        start = 0
+        for _ in range(8):
+            start = int(rng.integers(0, len(x) - T + 1))
+            if float(np.mean(x[start:start + T] ** 2)) > floor:
+                return start
+        loudest = int(np.argmax(np.abs(x)))
+        return max(0, min(len(x) - T, loudest - T // 2))
 
     def _changed(self, x: np.ndarray, seed: int) -> np.ndarray:
         if self.change == 0:

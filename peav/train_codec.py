@@ -25,7 +25,7 @@ from .clips import ClipStore
 from .codec import DACVAE, CodecConfig, lapped_init_
 from .toy import make_pool
 from .tracks import TrackSampler
-from .training import Ema, Loop, Run, as_dict, average_gradients, batches, to_device
+from .training import Ema, Loop, Run, as_dict, average_gradients, batches, first_alone, to_device
 
 
 def stft_loss(estimate: Tensor, target: Tensor, sizes: tuple[int, ...] = (128, 512, 2048)) -> Tensor:
@@ -44,8 +44,10 @@ def open_stores(config: DictConfig, run: Run, sample_rate: int) -> tuple[ClipSto
     """Train and valid store of ``config.data``; a toy pool is synthesised when ``data.toy`` is set."""
     manifests = list(config.data.manifests)
     if config.data.toy:
-        manifests = [make_pool(Path(config.data.cache) / f"toy-{sample_rate}", sample_rate=sample_rate)]
-    train, valid = (ClipStore(manifests, sample_rate, config.data.cache, split) for split in ("train", "valid"))
+        folder = Path(config.data.cache) / f"toy-{sample_rate}"
+        manifests = [first_alone(run, lambda: make_pool(folder, sample_rate=sample_rate))]
+    train, valid = first_alone(
+        run, lambda: [ClipStore(manifests, sample_rate, config.data.cache, split) for split in ("train", "valid")])
     print(f"{len(train)} training clips, {len(valid)} validation clips, {len(train.by_label())} labels", flush=True)
     return train, valid
 
@@ -108,7 +110,8 @@ def fit(config: DictConfig) -> dict[str, float]:
     train_store, valid_store = open_stores(config, run, codec.config.sample_rate)
     optimizer = torch.optim.AdamW(codec.parameters(), lr=loop.lr, betas=(0.8, 0.99), weight_decay=loop.weight_decay)
     ema = Ema(codec, loop.ema)
-    run.resume(model=codec, optimizer=optimizer, ema=ema)
+    if run.resume(model=codec, optimizer=optimizer, ema=ema) and run.finished:
+        return run.last_figures()
     held_out = to_device(CodecBatches(valid_store, config, seed=-1 % 2**31)(0), run.device)
     figures = {}
     for batch in batches(CodecBatches(train_store, config, loop.seed), run):

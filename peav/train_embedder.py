@@ -114,7 +114,8 @@ def fit(config: DictConfig) -> dict[str, float]:
     parameters = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(parameters, lr=loop.lr, betas=(0.9, 0.98), weight_decay=loop.weight_decay)
     ema = Ema(model, loop.ema)
-    run.resume(model=model, optimizer=optimizer, ema=ema)
+    if run.resume(model=model, optimizer=optimizer, ema=ema) and run.finished:
+        return run.last_figures()
     make_valid = EmbedderBatches(valid_store, config, 2**31 - 1, change=0.0, behind=0.0)
     held_out = [make_valid(i) for i in range(config.data.valid_batches)]
     for batch in batches(EmbedderBatches(train_store, config, loop.seed, config.data.change, 0.4), run):

@@ -88,6 +88,20 @@ def distributed() -> tuple[int, int]:
     return (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
 
 
+def first_alone(run: Run, make: Callable[[], Any]) -> Any:
+    """``make()`` in the first process, then in the others, which find what it left on disk."""
+    import torch.distributed as dist
+
+    if run.world == 1:
+        return make()
+    if run.rank:
+        dist.barrier()
+    made = make()
+    if not run.rank:
+        dist.barrier()
+    return made
+
+
 def average_gradients(parameters: list[nn.Parameter]) -> None:
     """Mean gradient over all processes; does nothing in a single one."""
     import torch.distributed as dist
@@ -156,14 +170,19 @@ class Run:
         self.rank, self.world = distributed()
         if loop.threads:
             torch.set_num_threads(loop.threads)
-        torch.manual_seed(loop.seed + self.rank)
-        random.seed(loop.seed + self.rank)
-        np.random.seed(loop.seed + self.rank)
+        # The same seed in every process, so that all start from the same weights; they differ in their data.
+        torch.manual_seed(loop.seed)
+        random.seed(loop.seed)
+        np.random.seed(loop.seed)
         self.device = pick_device(loop.device)
+        if self.device.type == "cuda" and self.world > 1:
+            self.device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+            torch.cuda.set_device(self.device)
         self.step, self.elapsed = 0, 0.0
         self._started = self._saved = time.monotonic()
         self._sums: dict[str, list[float]] = {}
         self._stopped = False
+        self._agreed: float | None = None
 
     # -- clock ----------------------------------------------------------------------------------------------
 
@@ -174,12 +193,37 @@ class Run:
 
     @property
     def progress(self) -> float:
-        """0 at the start, 1 at the end."""
+        """0 at the start, 1 at the end; with several processes, what they last agreed on in `done`."""
+        if self._agreed is not None:
+            return self._agreed
         by_time = self.seconds / (60 * self.loop.minutes) if self.loop.minutes else 0.0
         return min(1.0, max(self.step / self.loop.steps, by_time))
 
     @property
+    def finished(self) -> bool:
+        """Whether the schedule is through and the model written, so that there is nothing left to do."""
+        through = self.progress >= 1.0 and (self.folder / "model").is_dir()
+        if through:
+            print(f"{self.folder} is finished; give another folder, or more steps or minutes", flush=True)
+        return through
+
+    def last_figures(self) -> dict[str, float]:
+        """The last validation figures in the log."""
+        lines = (self.folder / "metrics.jsonl").read_text().splitlines()
+        rows = [row for row in map(json.loads, lines) if any(k.startswith("valid/") for k in row)]
+        return {k: v for k, v in rows[-1].items() if k.startswith("valid/")} if rows else {}
+
+    @property
     def done(self) -> bool:
+        """Whether to leave the loop. With several processes the first one decides for all of them, by its clock and
+        its signals, since one that left alone would leave the others waiting; every process must ask every step."""
+        if self.world > 1:
+            import torch.distributed as dist
+
+            self._agreed = None
+            told = torch.tensor([self.progress, float(self._stopped)], device=self.device)
+            dist.broadcast(told, src=0)
+            self._agreed, self._stopped = float(told[0]), bool(told[1])
         return self._stopped or self.progress >= 1.0
 
     @contextmanager

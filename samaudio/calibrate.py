@@ -21,7 +21,7 @@ from torch import Tensor
 from peav.clips import ClipStore
 from peav.training import pick_device
 
-from .checkpoints import load_model, save_model
+from .checkpoints import load_model, save_settings
 from .mixtures import MixtureSampler, Recipe
 from .model import MaskModel
 from .prompts import Text
@@ -90,7 +90,7 @@ def main() -> None:
           f"false alarms {100 * float(np.mean(missing >= threshold)):.1f} %")
     model.settings["presence"] = {"head": float(slope[0]), "level": float(slope[1]), "bias": bias}
     model.settings["presence_threshold"] = round(threshold, 4)
-    save_model(model, args.model)
+    save_settings(model, args.model)
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ Weights are safetensors only, float16 on disk and float32 in memory.
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,12 @@ def save_model(model: MaskModel, folder: str | Path, dtype: torch.dtype = torch.
         separator.state_dict(),
         dtype,
     )
+    save_settings(model, folder)
+
+
+def save_settings(model: MaskModel, folder: str | Path) -> None:
+    """Write ``settings.json`` alone, with the checksums of the weights that are in ``folder``."""
+    folder = Path(folder)
     weights = sorted(path.relative_to(folder) for path in folder.rglob(parts.ANY_WEIGHTS))
     settings = {name: value for name, value in model.settings.items() if name not in ("format", "version", "sha256")}
     parts.write_json(
@@ -73,7 +80,7 @@ def load_model(folder: str | Path, device: str | torch.device = "cpu") -> MaskMo
         UserError: no model of this kind is there, a file is missing or damaged, or weights do not fit.
     """
     folder = Path(folder)
-    if not folder.is_dir():
+    if not os.path.isdir(folder):  # noqa: PTH112 unlike Path.is_dir, it never raises
         raise UserError(f"{shown(folder)}: no such model folder; check the name")
     needed = [
         SETTINGS,

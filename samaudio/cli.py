@@ -194,8 +194,13 @@ def separate(
                     skip_existing=skip_existing,
                     track=tracks[path],
                 )
-            pictures = _draw(path, results, overwrite) if plot else [None] * len(results)
         except UserError as error:
+            report.failed(path, error)
+            continue
+        try:
+            pictures = _draw(path, results, overwrite) if plot else [None] * len(results)
+        except UserError as error:  # the stems are there all the same
+            report.separated(path, results, [None] * len(results))
             report.failed(path, error)
         else:
             report.separated(path, results, pictures)
@@ -401,7 +406,8 @@ def _expand(inputs: Sequence[str], out: Path) -> list[Path]:
             if not matches:
                 raise UserError(f"{shown(given)}: matches no file; check the pattern and the folder")
         for match in matches:
-            inside = _below(match, out) if match.is_dir() else [match]
+            # os.path.isdir says no where Path.is_dir raises: no permission, a name that is too long.
+            inside = _below(match, out) if os.path.isdir(match) else [match]  # noqa: PTH112
             if not inside:
                 raise UserError(f"{shown(match)}: no audio or video files in this folder; check the name")
             found += inside

@@ -44,7 +44,7 @@ class Model(Protocol):
     def anchors(self, prompts: Sequence[Prompt], start: float, frames: int) -> Tensor | None: ...
     def encode(self, mixture: Tensor) -> Tensor: ...
     def split(
-        self, latent: Tensor, query: Tensor, anchors: Tensor | None, length: int, hypotheses: int | None = None
+        self, mixture: Tensor, latent: Tensor, query: Tensor, anchors: Tensor | None, hypotheses: int | None = None
     ) -> Split: ...
     def similarity(self, query: Tensor, waveform: Tensor) -> float: ...
 
@@ -102,17 +102,21 @@ class Cutter:
         heard = resample(samples * gain, self.sample_rate, self.model.sample_rate)
         with seeded(self.seed, self.model.device):
             latent = self.model.encode(heard)
-        unwanted = [(q, self._split(q, latent, chunk, heard.shape[-1], 1)) for q in self.exclude]
+        unwanted = [(q, self._split(q, latent, chunk, heard, 1)) for q in self.exclude]
         unwanted = [(q, split) for q, split in unwanted if split.presence >= self.model.presence_threshold]
         for question in self.questions:
-            split = self._split(question, latent, chunk, heard.shape[-1], self.candidates)
+            gate = self._gate(question, chunk)
+            if gate is not None and not bool(gate.any()):  # the user said that it is not here
+                yield self._silence(chunk, question)
+                continue
+            split = self._split(question, latent, chunk, heard, self.candidates)
             yield self._piece(chunk, samples, question, split, unwanted, gain)
 
-    def _split(self, question: Question, latent: Tensor, chunk: Chunk, length: int, hypotheses: int) -> Split:
+    def _split(self, question: Question, latent: Tensor, chunk: Chunk, heard: Tensor, hypotheses: int) -> Split:
         anchors = self.model.anchors(question.prompts, chunk.start / self.sample_rate, latent.shape[-1])
         # The same random numbers for every question, so that none depends on what else was asked.
         with seeded(self.seed, self.model.device):
-            return self.model.split(latent, question.query, anchors, length, hypotheses)
+            return self.model.split(heard, latent, question.query, anchors, hypotheses)
 
     def _silence(self, chunk: Chunk, question: Question) -> Piece:
         nothing = torch.zeros(self.candidates, *chunk.samples.shape)
@@ -132,11 +136,12 @@ class Cutter:
         targets = torch.empty(self.candidates, C, T, device=samples.device)
         # One channel at a time: spectra are what takes the memory, sixteen bytes for every sample.
         for c, channel in enumerate(samples):
-            spectrum = stft(channel[None], self.window)
+            # At the model's level: squares of absurdly large samples would overflow.
+            spectrum = stft(channel[None] * gain, self.window)
             kept = self._kept(chunk, unwanted, c, spectrum, T)
             for k in range(self.candidates):
                 mask = self._mask(split, k, c, spectrum, T)
-                targets[k, c] = istft(spectrum * mask.mul_(kept), self.window, T)[0]
+                targets[k, c] = istft(spectrum * mask.mul_(kept), self.window, T)[0] / gain
         gate = self._gate(question, chunk)
         if gate is not None:
             targets *= gate.to(targets)

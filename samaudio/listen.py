@@ -12,7 +12,7 @@ from torch import Tensor
 
 from .chunks import Chunk, Cutting, OverlapAdd, chunks
 from .cut import Cutter, Model, Piece
-from .prompts import Prompt, describe
+from .prompts import Prompt, Span, describe
 from .rank import Tally, best
 from .result import Candidate, Result, Scores
 from .spans import Activity, Times, find_spans
@@ -52,7 +52,9 @@ class Answer:
         return final
 
     def finish(self, threshold: float) -> tuple[bool, Scores, list[Times], list[Candidate], int]:
-        present = self.tally.presence >= threshold
+        # A span alone says itself that something is there; presence was calibrated on named sounds.
+        named = any(not isinstance(prompt, Span) for prompt in self.prompts)
+        present = self.tally.presence >= threshold if named else self.tally.presence > 0
         candidates = self.tally.candidates()
         chosen = best(candidates)
         scores = Scores(candidates[chosen].similarity, self.tally.presence, candidates[chosen].confidence)

@@ -16,10 +16,13 @@ from torch import Tensor, nn
 
 from peav import media
 from peav.codec import DACVAE
+from peav.errors import UserError, shown
 from peav.model import PEAV
 
 from .mask import ANYWHERE, INSIDE, OUTSIDE, MaskOutput, MaskSeparator
 from .prompts import Example, Prompt, Span, Text
+
+EXAMPLE_SECONDS = 60.0  # of an example are heard
 
 
 @dataclass
@@ -74,20 +77,25 @@ class MaskModel(nn.Module):
         """One unit vector ``[E]`` for everything the prompts say; NaN when they only name times."""
         texts = [p.text.strip().lower() for p in prompts if isinstance(p, Text)]
         found = [self.embedder.embed(text=texts)] if texts else []
-        for prompt in prompts:
-            if isinstance(prompt, Example):
-                waveform, rate = self._example(prompt)
-                mono = media.resample(waveform.mean(0), rate, self.sample_rate).to(self.device)
-                found.append(self.embedder.embed(audio=[mono]))
+        found += [self._embed_example(prompt) for prompt in prompts if isinstance(prompt, Example)]
         if not found:
             return torch.full((self.separator.config.query_dim,), torch.nan, device=self.device)
         return nn.functional.normalize(torch.cat(found).mean(0), dim=-1)
 
-    def _example(self, prompt: Example) -> tuple[Tensor, int]:
+    def _embed_example(self, prompt: Example) -> Tensor:
+        """Mean embedding ``[1, E]`` of an example's first minute, in windows of ten seconds, silent ones left out."""
         if isinstance(prompt.audio, Tensor):
-            waveform = prompt.audio if prompt.audio.dim() == 2 else prompt.audio[None]
-            return waveform.float(), int(prompt.sample_rate or self.sample_rate)
-        return media.read(Path(prompt.audio))
+            waveform = prompt.audio.float() if prompt.audio.dim() == 2 else prompt.audio.float()[None]
+            rate, name = int(prompt.sample_rate or self.sample_rate), "the example"
+            waveform = waveform[:, : round(EXAMPLE_SECONDS * rate)]
+        else:
+            waveform, rate = media.read(Path(prompt.audio), duration=EXAMPLE_SECONDS)
+            name = f"the example {shown(prompt.audio)}"
+        mono = media.resample(waveform.mean(0), rate, self.sample_rate).to(self.device)
+        windows = [w for w in mono.split(10 * self.sample_rate) if float(w.abs().max()) > 1e-4]
+        if not windows:
+            raise UserError(f"{name} is silent in its first minute; give a recording of the sound itself")
+        return self.embedder.embed(audio=windows).mean(0, keepdim=True)
 
     def anchors(self, prompts: Sequence[Prompt], start: float, frames: int) -> Tensor | None:
         """Marks ``[F]`` of the prompts' spans for ``frames`` latent frames that begin at ``start`` seconds.
@@ -110,28 +118,34 @@ class MaskModel(nn.Module):
 
     @torch.inference_mode()
     def split(
-        self, latent: Tensor, query: Tensor, anchors: Tensor | None, length: int, hypotheses: int | None = None
+        self,
+        mixture: Tensor,
+        latent: Tensor,
+        query: Tensor,
+        anchors: Tensor | None,
+        hypotheses: int | None = None,
     ) -> Split:
-        """Divide a mixture's latent ``[C, D, F]`` by a query ``[E]``; ``length`` samples come back.
+        """Divide ``mixture [C, T]``, whose latent is ``[C, D, F]``, by a query ``[E]``.
 
-        Only the first ``hypotheses`` are decoded, which is where the time goes; None decodes all ``K``.
+        Only the first ``hypotheses`` are decoded, which is where the time goes; None decodes all ``K``. What is not
+        decoded as target is the residual, as in training.
         """
-        C, _, F = latent.shape
-        marks = anchors if anchors is not None else torch.full((F,), ANYWHERE, device=latent.device)
+        C, T = mixture.shape
+        marks = anchors if anchors is not None else torch.full(latent.shape[-1:], ANYWHERE, device=latent.device)
         out = self.separator(latent, query.expand(C, -1), marks.expand(C, -1))
         K = min(hypotheses or self.hypotheses, self.hypotheses)
-        waves = self.codec.decode(torch.cat((out.target[:, :K], out.residual[:, :K]), 1).flatten(0, 1), length=length)
-        waves = waves.view(C, 2, K, length).permute(1, 2, 0, 3)
-        # A sound that is in one channel only is there: the most certain channel speaks for all.
-        return Split(waves[0], waves[1], out.activity.sigmoid().amax(0), self._presence(latent, out),
-                     out.confidence.softmax(-1).mean(0)[:K])
+        waves = self.codec.decode(out.target[:, :K].flatten(0, 1), length=T).view(C, K, T).transpose(0, 1)
+        heard = audible(latent)
+        # A sound that is in one channel only is there: the most certain channel speaks for all that can be heard.
+        return Split(waves, mixture.to(waves) - waves, out.activity[heard].sigmoid().amax(0),
+                     self._presence(latent, out), out.confidence[heard].softmax(-1).mean(0)[:K])
 
     @staticmethod
     def evidence(latent: Tensor, out: MaskOutput) -> Tensor:
         """What presence is judged by ``[2]``: the head's log-odds in the most certain channel, and the level of the
         first hypothesis' target relative to the mixture in dB."""
         level = out.target[:, 0].square().sum() / latent.square().sum().clamp_min(1e-12)
-        return torch.stack((out.presence.max(), 10 * level.clamp_min(1e-6).log10()))
+        return torch.stack((out.presence[audible(latent)].max(), 10 * level.clamp_min(1e-6).log10()))
 
     def _presence(self, latent: Tensor, out: MaskOutput) -> float:
         weights = {"head": 1.0, "level": 0.0, "bias": 0.0} | self.settings.get("presence", {})
@@ -147,3 +161,12 @@ class MaskModel(nn.Module):
         if bool(query.isnan().any()) or float(mono.abs().max()) < 1e-6:
             return float("nan")
         return float(self.embedder.embed(audio=[mono])[0] @ query)
+
+
+def audible(latent: Tensor, range_db: float = 50.0) -> Tensor:
+    """Which channels of ``[C, D, F]`` are within ``range_db`` of the loudest, bool ``[C]``.
+
+    The network hears every channel at full level; noise in an empty one must not decide anything.
+    """
+    power = latent.square().mean((1, 2))
+    return power >= power.max() * 10 ** (-range_db / 10)

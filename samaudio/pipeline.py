@@ -53,7 +53,7 @@ def load(model: str | os.PathLike | None = None, device: str = "auto") -> Separa
             raise UserError("the model inside the package is missing; reinstall it, or name a model folder")
         return Separator(load_model(PACKAGED, chosen), PACKAGED.name)
     folder = Path(model)
-    if not folder.is_dir():
+    if not os.path.isdir(folder):  # noqa: PTH112 unlike Path.is_dir, it never raises
         if not _HUB_ID.fullmatch(str(model)):
             raise UserError(f"{shown(model)}: no such model; give a folder, or a hub id such as org/name")
         folder = _download(str(model))

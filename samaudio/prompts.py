@@ -31,6 +31,10 @@ class Text:
     def __post_init__(self) -> None:
         if not isinstance(self.text, str) or not self.text.strip():
             raise UserError('the prompt is empty; name the sound, for example "guitar"')
+        try:
+            self.text.encode()
+        except UnicodeEncodeError:
+            raise UserError(f"the prompt {shown(self.text, 40)!r} is not valid UTF-8 text; type it again") from None
         if len(self.text) > LONGEST_TEXT:
             raise UserError(f"the prompt {shown(self.text, 40)!r} has {len(self.text)} characters; "
                             f"use a phrase of at most {LONGEST_TEXT}, such as \"guitar\"")

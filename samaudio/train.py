@@ -29,6 +29,7 @@ from torch import Tensor
 from peav import checkpoints as peav_checkpoints
 from peav.clips import ClipStore
 from peav.codec import DACVAE
+from peav.errors import UserError
 from peav.model import PEAV
 from peav.train_codec import open_stores
 from peav.train_embedder import SentenceCache
@@ -109,7 +110,7 @@ def example_embeddings(embedder: PEAV, store: ClipStore, batch: int = 32, second
     for first in range(0, len(store), batch):
         clips = [torch.from_numpy(store[i][:T]) for i in range(first, min(first + batch, len(store)))]
         # Short clips are repeated rather than padded with silence, which the tower would hear.
-        waves = torch.stack([c.repeat(-(-T // len(c)))[:T] for c in clips])
+        waves = torch.stack([c.repeat(-(-T // len(c)))[:T] for c in clips]).to(embedder.text_audio_bias.device)
         found.append(embedder.audio_embedding(embedder.codec.latents(waves[:, None])))
     return torch.cat(found).clone()
 
@@ -249,7 +250,8 @@ def fit(config: DictConfig) -> dict[str, float]:
     parameters = list(separator.parameters())
     optimizer = torch.optim.AdamW(parameters, lr=loop.lr, betas=(0.9, 0.98), weight_decay=loop.weight_decay)
     ema = Ema(separator, loop.ema)
-    run.resume(model=separator, optimizer=optimizer, ema=ema)
+    if run.resume(model=separator, optimizer=optimizer, ema=ema) and run.finished:
+        return run.last_figures()
     recipe = Recipe(**as_dict(config.recipe))
     queries = Queries(model.embedder, example_embeddings(model.embedder, train_store), run.device)
     held_out = _held_out(valid_store, config, codec.hop_length)
@@ -296,13 +298,16 @@ def fit(config: DictConfig) -> dict[str, float]:
 
 def _held_out(store: ClipStore, config: DictConfig, hop: int) -> list[dict]:
     """Fixed validation batches: two sources at 0 dB, unchanged clips, both asked for by their plain labels."""
-    recipe = Recipe(seconds=config.recipe.seconds, sources=(0, 1), snr_db=(0, 0), absent=0, augment=0)
+    recipe = Recipe(seconds=config.recipe.seconds, sources=(0, 1), snr_db=(0, 0), absent=0, plausible=0, augment=0)
     plain = OmegaConf.create(as_dict(config))
     plain.merge_with({"data": {"questions": 2, "span": 0, "example": 0, "span_only": 0}})
     make = MixtureBatches(store, plain, hop, 2**31 - 1, recipe)
     held_out = [make(i) for i in range(config.data.valid_batches)]
     for batch in held_out:
         batch["phrases"] = batch["labels"]
+        if bool((batch["target"].abs().amax(1) == 0).any()):
+            raise UserError("the validation clips hold no two labels that can be told apart in every mixture; "
+                            "give more labels, or more clips with split 'valid'")
     return held_out
 
 

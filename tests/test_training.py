@@ -405,3 +405,21 @@ def test_a_single_process_keeps_its_gradients():
     parameter.grad = torch.tensor([3.0])
     average_gradients([parameter])
     assert float(parameter.grad) == 3
+
+
+def _told_to_stop(rank: int, folder: str) -> None:
+    torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/stop", rank=rank, world_size=2)
+    run = Run(Path(folder) / "run", Loop(steps=100, batch_size=1, lr=1.0, minutes=1.0, device="cpu"))
+    asked = [run.done]
+    run._stopped = rank == 0  # only the first process got the signal
+    run.elapsed = 30.0 * (1 + rank)  # and their clocks differ
+    asked.append(run.done)
+    Path(folder, f"stop-{rank}.json").write_text(json.dumps([asked, round(run.progress, 1), run.learning_rate()]))
+    torch.distributed.destroy_process_group()
+
+
+def test_processes_leave_the_loop_together_and_share_one_clock(tmp_path):
+    torch.multiprocessing.spawn(_told_to_stop, (str(tmp_path),), nprocs=2)
+    first, second = (json.loads((tmp_path / f"stop-{rank}.json").read_text()) for rank in range(2))
+    assert first == second
+    assert first[0] == [False, True] and first[1] == 0.5

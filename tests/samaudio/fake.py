@@ -61,7 +61,7 @@ class FakeModel:
         padded = torch.nn.functional.pad(mixture, (0, -mixture.shape[-1] % HOP))
         return padded.unflatten(-1, (-1, HOP)).transpose(1, 2)
 
-    def split(self, latent: Tensor, query: Tensor, anchors: Tensor | None, length: int, hypotheses=None) -> Split:
+    def split(self, heard: Tensor, latent: Tensor, query: Tensor, anchors: Tensor | None, hypotheses=None) -> Split:
         mixture = latent.transpose(1, 2).flatten(1)
         low, high = _bands(mixture)
         nothing = torch.zeros_like(mixture)
@@ -83,8 +83,8 @@ class FakeModel:
         active = level > 0.02 * mixture.abs().max()
         present = bool(active.any())
         return Split(
-            self.scale * targets[..., :length],
-            self.scale * (mixture - targets)[..., :length],
+            self.scale * targets[..., : heard.shape[-1]],
+            self.scale * (mixture - targets)[..., : heard.shape[-1]],
             torch.where(active, 0.95, 0.05),
             0.98 if present else 0.02,
             torch.tensor(self.confidence),
