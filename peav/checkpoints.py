@@ -98,6 +98,7 @@ def write_part(folder: str | Path, settings: dict[str, Any], state: dict[str, Te
         partial = path.with_name(f".{path.name}.partial")
         try:
             save_file(piece, partial)
+            partial.chmod(0o644)  # safetensors writes for the owner alone, which a shared installation cannot read
             partial.replace(path)
         finally:
             partial.unlink(missing_ok=True)

@@ -81,6 +81,7 @@ def _replace(path: Path, write: Callable[[Path], Any]) -> None:
     partial = path.with_name(f"{path.name}.partial")
     try:
         write(partial)
+        partial.chmod(0o644)  # safetensors writes for the owner alone, which a shared installation cannot read
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)

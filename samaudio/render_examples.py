@@ -26,7 +26,7 @@ GUITAR_CHORDS = (
     (50, 57, 62, 66),
     (43, 47, 50, 55, 59, 67),
 )
-STRUM = ((0, 1), (1, 1), (1.5, -1), (2.5, -1), (3, 1), (3.5, -1))  # (beat of the bar, 1 down or -1 up)
+PICKED = {4: (0, 1, 2, 3, 2, 1, 3, 2), 5: (0, 2, 3, 4, 3, 2, 4, 3), 6: (0, 2, 3, 4, 3, 2, 4, 3)}  # strings, by eighths
 FLUTE_TUNE = (  # (beats, pitch), 0 is a rest
     (1, 0),
     (1, 74),
@@ -59,7 +59,7 @@ def render_examples(folder: Path, soundfont: Path = SOUNDFONT) -> list[Path]:
         for phrase in (guitar_part(), flute_part(), drum_part())
     )
     band = _write_mixture(
-        folder, "band", {"guitar": guitar}, _at(flute, guitar, -2.0) + _at(drums, guitar, -3.0)
+        folder, "band", {"guitar": guitar}, _at(flute, guitar, -1.0) + _at(drums, guitar, -9.0)
     )
     voice = _fit(
         np.pad(
@@ -72,15 +72,14 @@ def render_examples(folder: Path, soundfont: Path = SOUNDFONT) -> list[Path]:
 
 
 def guitar_part() -> Phrase:
-    """Strummed steel-string guitar, on the left."""
+    """Nylon-string guitar, picked string by string, on the left."""
     rng, notes = Random("guitar"), []
     for bar, chord in enumerate(GUITAR_CHORDS):
-        for hit, direction in STRUM if bar < 4 else STRUM[:1]:
-            for string, pitch in enumerate(chord[::direction]):
-                start = (4 * bar + hit) * BEAT + 0.014 * string + rng.uniform(0, 0.006)
-                velocity = (92 if hit == 0 else 78 if direction == 1 else 66) + rng.randint(-5, 5)
-                notes.append(Note(start, 0.55 if bar < 4 else 2.0, pitch, velocity))
-    return Phrase(notes, program=25, controls=[(0.0, PAN, 34), (0.0, REVERB_SEND, 30)])
+        for eighth, string in enumerate(PICKED[len(chord)] if bar < 4 else (0, 1, 2, 3)):
+            start = (4 * bar + (eighth if bar < 4 else 0) / 2) * BEAT + rng.uniform(0, 0.006)
+            velocity = (92 if eighth == 0 else 78) + rng.randint(-5, 5)
+            notes.append(Note(start, 0.5 if bar < 4 else 2.0, chord[string], velocity))
+    return Phrase(notes, program=24, controls=[(0.0, PAN, 34), (0.0, REVERB_SEND, 30)])
 
 
 def flute_part() -> Phrase:
