@@ -1,8 +1,8 @@
 """Labelled mixtures made on the fly from single-sound clips, and what may be asked of them.
 
 ``MixtureSampler(store, recipe, seed)[i]`` is the i-th mixture of an endless, seeded stream: the same numbers give
-the same samples on every machine, however many workers share the work. A mixture is a sum of tracks
-(:mod:`peav.tracks`); every change is made to a track before it is summed, so the stems add up to the mixture exactly.
+the same mixture, to within rounding, on every machine and however many workers share the work. A mixture is a sum of
+tracks (:mod:`peav.tracks`); every change is made to a track before it is summed, so the stems add up to it exactly.
 """
 
 from __future__ import annotations

@@ -124,7 +124,8 @@ def test_workers_give_what_one_process_gives(store):
     plain = Plain(MixtureSampler(store, Recipe(seconds=0.2), seed=0), 6)
     loader = torch.utils.data.DataLoader(plain, batch_size=None, num_workers=2)
     for i, stems in enumerate(loader):
-        assert np.array_equal(np.asarray(stems), plain[i])
+        # Workers use one thread; torch's resampling rounds differently with several (2e-7 seen).
+        np.testing.assert_allclose(np.asarray(stems), plain[i], rtol=0, atol=5e-6)
     assert i == 5
 
 
