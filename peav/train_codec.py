@@ -113,7 +113,6 @@ def fit(config: DictConfig) -> dict[str, float]:
     if run.resume(model=codec, optimizer=optimizer, ema=ema) and run.finished:
         return run.last_figures()
     held_out = to_device(CodecBatches(valid_store, config, seed=-1 % 2**31)(0), run.device)
-    figures = {}
     for batch in batches(CodecBatches(train_store, config, loop.seed), run):
         if run.done:
             break

@@ -18,7 +18,7 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
-from . import captions
+from . import captions, checkpoints
 from .clips import ClipStore
 from .codec import DACVAE
 from .losses import sigmoid_contrastive
@@ -149,7 +149,6 @@ def fit(config: DictConfig) -> dict[str, float]:
     with ema.swapped(model):
         figures = validate(model.eval(), sentences, held_out, run.device)
         if run.rank == 0:
-            from . import checkpoints
             checkpoints.save(model, Path(run.folder) / "model", dtype=torch.float16)
     run.write(figures)
     run.plot()
