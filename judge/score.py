@@ -15,9 +15,9 @@ from typing import Any
 from torch import Tensor
 
 from peav import media
-from peav.cli import cosines, embed_blocks, embed_texts
 from peav.errors import UserError, shown
 from peav.model import PEAV
+from peav.windows import cosines, embed_blocks, embed_texts
 
 Sound = str | os.PathLike | Tensor
 
@@ -117,9 +117,9 @@ def load(model: str | None = None, device: str = "auto") -> Judge:
         device: auto, cpu, cuda, cuda:N or mps.
     """
     import peav
-    from peav.training import pick_device
+    from peav.frame import clip_level
 
-    return Judge(peav.load(model).to(pick_device(device)))
+    return Judge(clip_level(peav.load(model, device=device)))
 
 
 def _seconds(sound: Sound, role: str, sample_rate: int | None) -> float | None:

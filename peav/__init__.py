@@ -3,16 +3,17 @@
 Modules
 -------
 errors          mistakes a user can make, as one clear line
-console, cli    the `peav` command, and what the three commands share
-media           audio in and out: the only place that touches files with sound in them
+console, cli    the `peav` command, and what the commands of all packages share
+media           audio and video in and out: the only place that touches files with sound in them
 codec           DAC-VAE: waveform to latent and back (`lapped`: its stem; `watermark`, `codec_keys`, `codec_files`)
 transformer     the temporal transformer that all towers share
-text            frozen sentence encoder behind the small model's text heads
-latents         what networks see of a latent
-model           the small embedder: audio tower and heads
-published       PE-AV and PE-A-Frame as published (`towers`, `vision`, `modernbert`, `published_*`), for their weights
-losses          pairwise sigmoid contrastive loss
-checkpoints     weights on disk: safetensors beside a config
+towers          audio, video and fusion towers, heads (`vision`: frame encoder; `modernbert`, `text`: text encoders)
+config, model   PE-AV: one class from the small packaged model to the published ones (`latents`, `inputs`: its inputs)
+frame           PE-A-Frame as published
+checkpoints     our weights on disk: safetensors beside a config
+published       the published files in both layouts (`published_config`, `published_keys`); `hub`: where they are
+windows         files of any length as one embedding
+losses          contrastive losses
 clips, tracks   labelled clips, and what a sound does over time (`captions` its wordings, `augment` its changes)
 training        what every training script shares (`train_codec`, `train_embedder`; `toy` data for trying them)
 """
@@ -24,20 +25,53 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from pathlib import Path
 
+    import torch
+
+    from .frame import PEAFrame
     from .model import PEAV
 
-__all__ = ["PEAV", "UserError", "load"]
+__all__ = ["PEAV", "PEAFrame", "UserError", "load"]
 
 
-def load(model: str | Path | None = None) -> PEAV:
-    """The embedder in a folder; without one, that of the model inside the package.
+def load(
+    model: str | Path | None = None,
+    *,
+    device: str | torch.device = "auto",
+    dtype: torch.dtype | None = None,
+    revision: str | None = None,
+    text_after_norm: bool = False,
+) -> PEAV | PEAFrame:
+    """A PE-AV or PE-A-Frame, ready to embed.
 
     >>> peav.load().embed(text=["a dog barking"]).shape      # doctest: +SKIP
     torch.Size([1, 256])
-    """
-    from . import checkpoints
 
-    return checkpoints.load_packaged() if model is None else checkpoints.load(model)
+    Args:
+        model: None for the small model inside the package; a folder in this project's or either published layout;
+            or a hub id: ``facebook/pe-av-{small,base,large}``, the same with ``-16-frame``,
+            ``facebook/pe-a-frame-{small,base,large}``.
+        device: auto, cpu, cuda, cuda:N or mps.
+        dtype: of the weights; float32 by default, ``torch.bfloat16`` halves the memory.
+        revision: of a hub id; ``perception_models`` is the other published layout.
+        text_after_norm: see `peav.published.load_published`.
+
+    Raises:
+        UserError: there is no such model or device, or its files are missing, damaged or do not fit.
+    """
+    import torch
+
+    from . import checkpoints, hub, published
+    from .training import pick_device
+
+    where = pick_device(device) if isinstance(device, str) else device
+    if model is None:
+        return checkpoints.load_packaged().to(where, dtype or torch.float32)
+    folder = hub.resolve(model, revision)
+    if checkpoints.is_ours(folder):
+        return checkpoints.load(folder).to(where, dtype or torch.float32)
+    return published.load_published(
+        folder, dtype=dtype or torch.float32, device=where, text_after_norm=text_after_norm
+    )
 
 
 def __getattr__(name: str) -> Any:
@@ -46,6 +80,10 @@ def __getattr__(name: str) -> Any:
         from .model import PEAV
 
         return PEAV
+    if name == "PEAFrame":
+        from .frame import PEAFrame
+
+        return PEAFrame
     if name == "UserError":
         from .errors import UserError
 

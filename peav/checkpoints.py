@@ -18,13 +18,15 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from .codec import DACEncoder
+from .config import PEAVConfig
 from .errors import UserError, shown
-from .model import PEAV, EmbedderConfig
+from .model import PEAV
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 ANY_WEIGHTS = "model*.safetensors"
 PIECE_BYTES = 15 * 2**20  # of a weight file: small enough for any version control and upload form
-FORMAT = "peav-embedder"
+FORMAT = "peav"
+CODEC = "audio.codec."  # weights that lie in a folder of their own
 
 
 def save(model: PEAV, folder: str | Path, dtype: torch.dtype = torch.float16) -> None:
@@ -33,7 +35,7 @@ def save(model: PEAV, folder: str | Path, dtype: torch.dtype = torch.float16) ->
     Raises:
         ValueError: a weight is too large for ``dtype``.
     """
-    own = {name: tensor for name, tensor in model.state_dict().items() if not name.startswith("codec.")}
+    own = {name: tensor for name, tensor in model.state_dict().items() if not name.startswith(CODEC)}
     write_part(folder, {"format": FORMAT, **model.config.to_dict()}, own, dtype)
 
 
@@ -51,15 +53,23 @@ def load(folder: str | Path, codec_folder: str | Path | None = None) -> PEAV:
     if not (folder / CONFIG).is_file() and (folder / "embedder").is_dir():
         folder = folder / "embedder"
     settings, state = read_part(folder, FORMAT)
-    model = PEAV(configured(EmbedderConfig.from_dict, settings, folder))
+    model = PEAV(configured(PEAVConfig.from_dict, settings, folder))
     codec = load_codec(DACEncoder, codec_folder or _codec_of(folder))
     if codec.config != model.config.codec:
         raise UserError(
             f"the embedder in {shown(folder)} was trained on another codec; give the codec folder that belongs to it"
         )
-    state |= {f"codec.{name}": tensor for name, tensor in codec.state_dict().items()}
+    state |= {f"{CODEC}{name}": tensor for name, tensor in codec.state_dict().items()}
     fill(model, state, folder)
     return model.eval()
+
+
+def is_ours(folder: str | Path) -> bool:
+    """Whether a folder is laid out as :func:`save` writes it, or is a model folder with an embedder in it."""
+    folder = Path(folder)
+    if (folder / "embedder" / CONFIG).is_file():
+        return True
+    return (folder / CONFIG).is_file() and "format" in read_json(folder / CONFIG)
 
 
 def load_packaged() -> PEAV:

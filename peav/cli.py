@@ -1,16 +1,14 @@
 """The ``peav`` command: embeddings of files and texts, and zero-shot classification.
 
-A file is embedded in windows of :data:`WINDOW` seconds, whose embeddings are averaged by length; so a file of
-any length takes the same memory, and a sound that fills half of it counts half.
+Files are embedded as `peav.windows` says: of any length, in the same memory.
 """
 
 from __future__ import annotations
 
-import math
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -22,10 +20,6 @@ if TYPE_CHECKING:
 
     from peav.model import PEAV
 
-WINDOW = 10.0  # seconds
-SHORTEST = 1.0  # seconds; a shorter rest at the end is left out, unless it is all there is
-SILENCE = 1e-5  # full scale 1.0; samples below it say nothing and do not count
-
 app = typer.Typer(
     name="peav",
     add_completion=False,
@@ -35,7 +29,7 @@ app = typer.Typer(
 )
 Model = Annotated[
     str | None,
-    typer.Option(metavar="FOLDER", help="A model folder. Default: the embedder of the model in the package."),
+    typer.Option(metavar="MODEL", help="A folder or hub id, such as facebook/pe-av-small. Default: the packaged one."),
 ]
 Device = Annotated[str, typer.Option(metavar="NAME", help="auto, cpu, cuda, cuda:N or mps.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout, nothing else.")]
@@ -76,6 +70,7 @@ def embed(
 ) -> None:
     """Embed files and texts. Long files are embedded in windows of 10 s and averaged."""
     from peav import media
+    from peav.windows import embed_file, embed_texts
 
     files, texts = files or [], text or []
     if not files and not texts:
@@ -126,6 +121,7 @@ def classify(
     up to 1 even if none fits.
     """
     from peav import media
+    from peav.windows import cosines, embed_file, embed_texts
 
     names = list(dict.fromkeys(name.strip() for name in labels.split(",") if name.strip()))
     if not names:
@@ -137,7 +133,7 @@ def classify(
     with console.progress(file.name, enabled=not json) as advance:
         audio = embed_file(embedder, file, advance)
     texts = embed_texts(embedder, names)
-    probabilities = embedder.text_audio_logits(audio[None], texts)[0].softmax(-1).tolist()
+    probabilities = embedder.logits("text_audio", audio[None], texts)[0].softmax(-1).tolist()
     ranked = sorted(zip(names, cosines(audio, texts), probabilities, strict=True), key=lambda row: -row[2])
     if json:
         console.print_json([{"label": name, "cosine": near, "probability": p} for name, near, p in ranked])
@@ -149,100 +145,15 @@ def classify(
         console.say(f"  {shown(name, 60):{max(width, 5)}}  {near:6.3f}  {p:11.3f}")
 
 
-def embed_texts(model: PEAV, texts: Sequence[str]) -> Tensor:
-    """``[B, E]``; the texts are trimmed and lower-cased, as in training."""
-    return model.embed(text=[text.strip().lower() for text in texts])
-
-
-def embed_file(model: PEAV, path: str | os.PathLike, progress: console.Advance | None = None) -> Tensor:
-    """Embedding ``[E]`` of a file of any length.
-
-    Raises:
-        UserError: it cannot be read, or holds only silence.
-    """
-    from peav import media
-
-    with media.stream(path, 1 << 16) as blocks:
-        found = embed_blocks(model, _told(blocks, blocks.info, progress), blocks.info.sample_rate)
-    if found is None:
-        raise UserError(f"{shown(path)}: is silent, so there is nothing to embed; check the recording")
-    return found
-
-
-def embed_blocks(model: PEAV, blocks: Iterable[Tensor], sample_rate: int) -> Tensor | None:
-    """Embedding ``[E]`` of a waveform that arrives in blocks ``[C, T]``: windows, averaged by length.
-
-    Digital silence does not count, neither whole windows of it nor the part of one. None if there is nothing else.
-    """
-    import torch
-
-    device = next(model.parameters()).device
-    total: Tensor | None = None
-    length, unit = 0, False  # samples; whether this model's embeddings have length one
-    for window in _windows(blocks, sample_rate, model.sample_rate):
-        heard = int((window.abs() > SILENCE).sum())
-        if not heard:
-            continue
-        vector = model.embed(audio=[window.to(device)])[0]
-        unit = math.isclose(float(vector.norm()), 1.0, abs_tol=1e-3)
-        weighted = vector * heard
-        total = weighted if total is None else total + weighted
-        length += heard
-    if total is None:
-        return None
-    return torch.nn.functional.normalize(total, dim=0) if unit else total / length
-
-
-def cosines(one: Tensor, many: Tensor) -> list[float]:
-    """Cosine of ``[E]`` with each of ``[B, E]``."""
-    import torch
-
-    return torch.nn.functional.cosine_similarity(one[None], many, dim=-1).tolist()
-
-
-def _windows(blocks: Iterable[Tensor], rate_from: int, rate_to: int) -> Iterator[Tensor]:
-    """Mono windows ``[T]`` at ``rate_to``."""
-    import torch
-
-    from peav import media
-
-    resampler = media.StreamResampler(rate_from, rate_to)
-    size, shortest = round(WINDOW * rate_to), round(SHORTEST * rate_to)
-    pending = torch.zeros(0)
-    first = True
-
-    def resampled() -> Iterator[Tensor]:
-        for block in blocks:
-            yield resampler.push(block.float().mean(0))
-        yield resampler.flush()
-
-    for part in resampled():
-        pending = torch.cat((pending, part.cpu()))
-        while len(pending) >= size:
-            yield pending[:size]
-            pending, first = pending[size:], False
-    if len(pending) >= shortest or (first and len(pending)):
-        yield pending
-
-
-def _told(blocks: Iterable[Tensor], info: Any, progress: console.Advance | None) -> Iterator[Tensor]:
-    done = 0
-    for block in blocks:
-        yield block
-        done += block.shape[-1]
-        if progress is not None:
-            progress(done / info.sample_rate, info.seconds)
-
-
 def _load(model: str | None, device: str) -> PEAV:
     import peav
-    from peav.training import pick_device
+    from peav.frame import clip_level
 
-    return peav.load(model).to(pick_device(device))
+    return clip_level(peav.load(model, device=device))
 
 
 def _where(model: PEAV) -> str:
-    return f"on {next(model.parameters()).device}"
+    return f"on {model.device}"
 
 
 def _check_array(out: Path, force: bool) -> None:

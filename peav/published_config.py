@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor
 
 from . import codec_keys
 from .codec import CodecConfig
+from .config import PEAVConfig
 from .modernbert import ModernBertConfig
 from .published_keys import PERCEPTION_MODELS, Kind
 from .transformer import TransformerConfig
@@ -53,71 +53,43 @@ _TIMM_NAMES = {
 }
 
 
-@dataclass(frozen=True)
-class PublishedConfig:
-    """Sizes of all parts. A PE-A-Frame has ``vision``, ``video`` and ``audio_video`` None.
+def from_published(
+    settings: Mapping[str, Any],
+    state: Mapping[str, Tensor],
+    kind: Kind,
+    *,
+    processor: Mapping[str, Any] | None = None,
+    text_after_norm: bool = False,
+) -> PEAVConfig:
+    """Read a ``config.json``.
 
-    ``video_frames``: images per clip where the model takes a fixed number of them.
+    Args:
+        settings: its content.
+        state: the weights under our names.
+        kind: the layout of both.
+        processor: content of ``processor_config.json``, which says how many images a clip has.
+        text_after_norm: see `peav.load`.
+
+    Raises:
+        KeyError, ValueError: a needed field or weight is missing, or sizes contradict each other.
     """
-
-    codec: CodecConfig
-    audio: TransformerConfig
-    text: ModernBertConfig
-    output_dim: int
-    vision: VisionConfig | None = None
-    video: TransformerConfig | None = None
-    audio_video: TransformerConfig | None = None
-    video_frames: int | None = None
-
-    @property
-    def frame_level(self) -> bool:
-        """True of a PE-A-Frame."""
-        return self.vision is None
-
-    @property
-    def frame_seconds(self) -> float:
-        """Length of an audio frame in seconds."""
-        return self.codec.hop_length / self.codec.sample_rate
-
-    @classmethod
-    def from_published(
-        cls,
-        settings: Mapping[str, Any],
-        state: Mapping[str, Tensor],
-        kind: Kind,
-        *,
-        processor: Mapping[str, Any] | None = None,
-        text_after_norm: bool = False,
-    ) -> PublishedConfig:
-        """Read a ``config.json``.
-
-        Args:
-            settings: its content.
-            state: the weights under our names.
-            kind: the layout of both.
-            processor: content of ``processor_config.json``, which says how many images a clip has.
-            text_after_norm: see `peav.published.load_published`.
-
-        Raises:
-            KeyError, ValueError: a needed field or weight is missing, or sizes contradict each other.
-        """
-        original = kind.layout == PERCEPTION_MODELS
-        read = _original if original else _transformers
-        text_settings, layers, audio, video, fusion, codec = read(settings, kind)
-        if original and layers is None:
-            text_after_norm = True  # the original reads the last state after the norm when no layer is named
-        vision = None if video is None else _vision(settings, state, original)
-        tower = _original_tower if original else _transformers_tower
-        return cls(
-            codec=_codec(codec, state),
-            audio=tower(audio),
-            text=ModernBertConfig.from_dict(text_settings, num_layers=layers, final_norm=text_after_norm),
-            output_dim=state["audio_head.projection.weight"].shape[0],
-            vision=vision,
-            video=None if video is None else tower(video),
-            audio_video=None if fusion is None else tower(fusion),
-            video_frames=_video_frames(settings, processor or {}) if video is not None else None,
-        )
+    original = kind.layout == PERCEPTION_MODELS
+    read = _original if original else _transformers
+    text_settings, layers, audio, video, fusion, codec = read(settings, kind)
+    if original and layers is None:
+        text_after_norm = True  # the original reads the last state after the norm when no layer is named
+    vision = None if video is None else _vision(settings, state, original)
+    tower = _original_tower if original else _transformers_tower
+    return PEAVConfig(
+        codec=_codec(codec, state),
+        audio=tower(audio),
+        text=ModernBertConfig.from_dict(text_settings, num_layers=layers, final_norm=text_after_norm),
+        output_dim=state["audio_head.projection.weight"].shape[0],
+        vision=vision,
+        video=None if video is None else tower(video),
+        audio_video=None if fusion is None else tower(fusion),
+        video_frames=_video_frames(settings, processor or {}) if video is not None else None,
+    )
 
 
 def _transformers(settings: Mapping[str, Any], kind: Kind):

@@ -1,6 +1,7 @@
 """Audio tower, video tower and their fusion, as in the published PE-AV.
 
 Axes: ``B`` batch, ``T`` samples, ``F`` audio frames, ``N`` video frames, ``D`` a tower's width, ``K`` latent channels.
+An audio token is one latent frame or several (`PEAVConfig.token_frames`); towers count in tokens.
 
 Clips of different lengths share a batch with padding and a mask. By default what a clip is batched with makes no
 difference to it. The published code lets padding reach the last frames of a shorter clip through the codec, and in
@@ -17,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
 from .codec import CodecConfig, DACEncoder
+from .latents import log_features
 from .transformer import TemporalTransformer, TransformerConfig
 from .vision import VisionConfig, VisionTransformer
 
@@ -32,13 +34,34 @@ class Encoded:
     mask: Tensor | None  # [B, F] bool, true on valid frames; None when there is no padding
 
 
-class AudioTower(nn.Module):
-    """Waveform, codec latents, temporal transformer. The codec is never trained along."""
+class Head(nn.Module):
+    """LayerNorm, then a linear map without bias: from a tower's width to the shared space."""
 
-    def __init__(self, codec: CodecConfig, tower: TransformerConfig) -> None:
+    def __init__(self, width: int, output_dim: int) -> None:
         super().__init__()
+        self.layer_norm = nn.LayerNorm(width, eps=1e-6)
+        self.projection = nn.Linear(width, output_dim, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.projection(self.layer_norm(x))
+
+
+class AudioTower(nn.Module):
+    """Waveform, codec latents, tokens, temporal transformer. The codec is never trained along.
+
+    Args:
+        token_frames: latent frames per token; the last token is filled up by repeating the last frame.
+        log_input: see `PEAVConfig`.
+    """
+
+    def __init__(
+        self, codec: CodecConfig, tower: TransformerConfig, token_frames: int = 1, log_input: bool = False
+    ) -> None:
+        super().__init__()
+        self.token_frames, self.log_input = token_frames, log_input
         self.codec = DACEncoder(codec).requires_grad_(False)
-        self.data_proj = nn.Linear(codec.codebook_dim, tower.hidden_size)
+        channels = codec.codebook_dim * (2 if log_input else 1)
+        self.data_proj = nn.Linear(channels * token_frames, tower.hidden_size)
         self.transformer = TemporalTransformer(tower)
 
     @torch.no_grad()
@@ -69,17 +92,39 @@ class AudioTower(nn.Module):
         padded = pad_sequence([z.T for z in found], batch_first=True).transpose(1, 2)
         return padded, torch.arange(padded.shape[-1], device=waveform.device) < lengths[:, None]
 
+    def tokens(self, latents: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
+        """What the transformer's input projection sees: ``[B, N, C]`` and the mask ``[B, N]`` over it.
+
+        Args:
+            latents: ``[B, K, F]``.
+            mask: ``[B, F]``, true or 1 on valid frames, which come first; None when all are.
+        """
+        K = self.codec.config.codebook_dim
+        if latents.ndim != 3 or latents.shape[1] != K:
+            raise ValueError(f"latents has shape {tuple(latents.shape)}; this tower takes [B, {K}, F]")
+        mask = None if mask is None else mask.bool()
+        if mask is None or (self.token_frames == 1 and not self.log_input):
+            return self._stacked(latents), mask
+        # Level and neighbourhood are the clip's own, so padding must not have a part in them.
+        found = [self._stacked(z[None, :, keep])[0] for z, keep in zip(latents, mask, strict=True)]
+        lengths = torch.tensor([len(x) for x in found], device=latents.device)
+        padded = pad_sequence(found, batch_first=True)
+        return padded, torch.arange(padded.shape[1], device=latents.device) < lengths[:, None]
+
+    def _stacked(self, latents: Tensor) -> Tensor:
+        x = log_features(latents) if self.log_input else latents
+        if self.token_frames > 1:
+            x = F_.pad(x, (0, -x.shape[-1] % self.token_frames), mode="replicate")
+        return x.unflatten(-1, (-1, self.token_frames)).permute(0, 2, 3, 1).flatten(2)
+
     def forward(self, latents: Tensor, mask: Tensor | None = None) -> Encoded:
         """Args:
             latents: ``[B, K, F]``.
             mask: ``[B, F]``, true or 1 on valid frames; None when all are.
         """
-        K = self.data_proj.in_features
-        if latents.ndim != 3 or latents.shape[1] != K:
-            raise ValueError(f"latents has shape {tuple(latents.shape)}; this tower takes [B, {K}, F]")
-        mask = None if mask is None else mask.bool()
-        out = self.transformer(self.data_proj(latents.transpose(1, 2).to(self.data_proj.weight)), mask)
-        return Encoded(out.pooled, out.frames, mask)
+        tokens, token_mask = self.tokens(latents, mask)
+        out = self.transformer(self.data_proj(tokens.to(self.data_proj.weight)), token_mask)
+        return Encoded(out.pooled, out.frames, token_mask)
 
 
 class VideoTower(nn.Module):

@@ -21,8 +21,9 @@ from torch import Tensor
 from . import captions, checkpoints
 from .clips import ClipStore
 from .codec import DACVAE
+from .config import PEAVConfig
 from .losses import sigmoid_contrastive
-from .model import PEAV, EmbedderConfig
+from .model import PEAV
 from .text import sentence_encoder
 from .tracks import MUSIC, TrackSampler, scene_of
 from .train_codec import open_stores
@@ -106,7 +107,7 @@ def fit(config: DictConfig) -> dict[str, float]:
     run = Run(config.folder, loop)
     OmegaConf.save(config, run.folder / "config.yaml")
     codec = DACVAE.from_pretrained(config.codec)
-    settings = EmbedderConfig(codec=codec.config, tower=TransformerConfig(**config.tower), **config.embedder)
+    settings = PEAVConfig(codec=codec.config, audio=TransformerConfig(**config.tower), **config.embedder)
     model = PEAV(settings).to(run.device).train()
     model.use_codec(codec)
     train_store, valid_store = open_stores(config, run, model.sample_rate)
@@ -129,8 +130,8 @@ def fit(config: DictConfig) -> dict[str, float]:
         with run.autocast():
             audio = model.audio_embedding(latent)
             text = model.text_embedding(sentences(batch["phrases"]).to(run.device))
-        loss = sigmoid_contrastive(audio.float(), text.float(), model.text_audio_log_scale.exp(), model.text_audio_bias,
-                                   same=batch["same"])
+        loss = sigmoid_contrastive(audio.float(), text.float(), model.scalar("text_audio_logit_scale"),
+                                   model.scalar("text_audio_logit_bias"), same=batch["same"])
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         average_gradients(parameters)
@@ -138,7 +139,7 @@ def fit(config: DictConfig) -> dict[str, float]:
         optimizer.step()
         ema.update(model)
         run.step += 1
-        run.track({"loss": loss, "gradient": norm, "scale": model.text_audio_log_scale.exp()})
+        run.track({"loss": loss, "gradient": norm, "scale": model.scalar("text_audio_logit_scale")})
         if run.step % loop.valid_every == 0:
             with ema.swapped(model):
                 run.write(validate(model.eval(), sentences, held_out, run.device))

@@ -110,7 +110,7 @@ def example_embeddings(embedder: PEAV, store: ClipStore, batch: int = 32, second
     for first in range(0, len(store), batch):
         clips = [torch.from_numpy(store[i][:T]) for i in range(first, min(first + batch, len(store)))]
         # Short clips are repeated rather than padded with silence, which the tower would hear.
-        waves = torch.stack([c.repeat(-(-T // len(c)))[:T] for c in clips]).to(embedder.text_audio_bias.device)
+        waves = torch.stack([c.repeat(-(-T // len(c)))[:T] for c in clips]).to(embedder.device)
         found.append(embedder.audio_embedding(embedder.codec.latents(waves[:, None])))
     return torch.cat(found).clone()
 

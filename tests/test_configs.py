@@ -11,7 +11,7 @@ from hydra import compose, initialize_config_module
 from omegaconf import DictConfig, OmegaConf
 
 from peav.codec import CodecConfig
-from peav.model import EmbedderConfig
+from peav.config import PEAVConfig
 from peav.training import Loop, as_dict
 from peav.transformer import TransformerConfig
 from samaudio.mask import MaskConfig
@@ -52,7 +52,7 @@ def test_values_fit_the_code_they_feed(task, overrides):
         assert codec.hop_length == config.codec.stem_stride and not codec.final_tanh
     elif task == "embedder":
         tower = TransformerConfig(**config.tower)
-        made = EmbedderConfig(codec=CodecConfig(), tower=tower, **config.embedder)
+        made = PEAVConfig(codec=CodecConfig(), audio=tower, **config.embedder)
         assert made.output_dim == config.embedder.output_dim
     else:
         sizes = MaskConfig(latent_dim=480, query_dim=256, **as_dict(config.separator))

@@ -19,7 +19,7 @@ RATE = 8_000
 class Ears(nn.Module):
     """Embeds a clip as its amounts below and above 1 kHz, and the words "low" and "high" as the two axes."""
 
-    sample_rate = RATE
+    sample_rate, device = RATE, torch.device("cpu")
 
     def __init__(self) -> None:
         super().__init__()
@@ -27,7 +27,7 @@ class Ears(nn.Module):
 
     def embed(self, *, text=None, audio=None) -> Tensor:
         if text is not None:
-            return torch.stack([torch.eye(3)[{"low": 0, "high": 1}.get(words, 2)] for words in text])
+            return torch.stack([torch.eye(3)[{"low": 0, "high": 1}.get(words.lower(), 2)] for words in text])
         bands = []
         for clip in audio:
             power = torch.fft.rfft(clip).abs().square()

@@ -9,14 +9,17 @@ import pytest
 import torch
 
 from peav.codec import DACVAE, CodecConfig, lapped_init_
-from peav.model import PEAV, EmbedderConfig
+from peav.config import PEAVConfig
+from peav.model import PEAV
 from peav.transformer import TransformerConfig
 
 CODEC = CodecConfig(
     sample_rate=8_000, stem_kernel=160, stem_stride=80, encoder_dim=80, encoder_rates=(), latent_dim=80,
     codebook_dim=80, decoder_dim=80, decoder_rates=(), final_tanh=False,
 )  # fmt: skip
-CONFIG = EmbedderConfig(CODEC, TransformerConfig(32, 1, 2, 64), output_dim=16)
+CONFIG = PEAVConfig(
+    CODEC, TransformerConfig(32, 1, 2, 64), output_dim=16, token_frames=2, log_input=True, normalise=True
+)
 
 
 def build(**changes) -> PEAV:
@@ -76,7 +79,7 @@ def test_loudness_does_not_matter(model, clips):
 
 def test_log_odds_start_as_the_pairwise_loss_wants_them(model):
     # Temperature 10, bias -10: unit vectors that agree are undecided, strangers are near impossible.
-    logits = model.text_audio_logits(torch.eye(2), torch.eye(2))
+    logits = model.logits("text_audio", torch.eye(2), torch.eye(2))
     torch.testing.assert_close(logits, torch.tensor([[0.0, -10.0], [-10.0, 0.0]]), atol=1e-5, rtol=0)
 
 
@@ -89,24 +92,24 @@ def test_frames_are_gathered_into_tokens(frames):
 
 def test_only_the_codec_is_frozen(model):
     frozen = {name for name, p in model.named_parameters() if not p.requires_grad}
-    assert frozen == {name for name, _ in model.named_parameters() if name.startswith("codec.")} != set()
+    assert frozen == {name for name, _ in model.named_parameters() if name.startswith("audio.codec.")} != set()
 
 
 def test_the_config_survives_json():
-    again = EmbedderConfig.from_dict(json.loads(json.dumps(CONFIG.to_dict())))
-    assert again == CONFIG and isinstance(again.codec, CodecConfig) and again.tower.width_per_head == 16
+    again = PEAVConfig.from_dict(json.loads(json.dumps(CONFIG.to_dict())))
+    assert again == CONFIG and isinstance(again.codec, CodecConfig) and again.audio.width_per_head == 16
 
 
 @pytest.mark.parametrize(
     ("asked", "message"),
     [
-        ({}, "give either text="),
-        ({"text": ["rain"], "audio": [torch.zeros(9)]}, "give either text="),
+        ({}, "give one or two of text="),
+        ({"text": ["rain"], "audio": [torch.zeros(9)]}, "this model embeds audio or text; for audio and text load"),
         ({"text": "rain"}, "text='rain'; give a list"),
         ({"text": []}, "give a list with at least one phrase"),
-        ({"audio": []}, "audio is empty"),
+        ({"audio": []}, "no clips; give a list"),
         ({"audio": [torch.zeros(1, 9)]}, r"clip 0 has shape \(1, 9\)"),
-        ({"audio": [torch.zeros(0)]}, "empty clip"),
+        ({"audio": [torch.zeros(0)]}, r"clip 0 has shape \(0,\)"),
     ],
     ids=["nothing", "both", "bare_string", "no_text", "no_audio", "two_axes", "no_samples"],
 )

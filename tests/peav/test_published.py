@@ -8,8 +8,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from peav.published import PublishedConfig, PublishedPEAV, load_published
-from peav.published_inputs import batch_clips, batch_videos, frame_indices, prepare_video
+from peav.config import PEAVConfig
+from peav.inputs import batch_clips, batch_videos, frame_indices, prepare_video
+from peav.model import PEAV
+from peav.published import load_published
 from peav.towers import align, align_as_published
 
 AV = Path(__file__).parent.parent / "fixtures" / "pe_av"
@@ -37,7 +39,7 @@ def _no_grad():
 
 
 @pytest.fixture(scope="module")
-def av() -> PublishedPEAV:
+def av() -> PEAV:
     return load_published(AV)
 
 
@@ -227,7 +229,7 @@ def test_shapes_that_do_not_fit_are_told(av):
 
 
 def test_sizes_come_from_the_config(av):
-    config: PublishedConfig = av.config
+    config: PEAVConfig = av.config
     assert config.vision is not None and config.vision.image_size == (42, 42)
     assert (config.text.local_attention, config.text.full_attention) == (6, (True, False, False, True))
     assert config.codec.hop_length == 24 and config.frame_seconds == 24 / 48_000

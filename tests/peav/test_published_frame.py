@@ -8,7 +8,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from peav.published import PublishedFrame, find_spans, load_published
+from peav.frame import PEAFrame, find_spans
+from peav.published import load_published
 
 FRAME = Path(__file__).parent.parent / "fixtures" / "pe_a_frame_model"
 FRAME_IN, FRAME_OUT = load_file(FRAME / "inputs.safetensors"), load_file(FRAME / "outputs.safetensors")
@@ -22,7 +23,7 @@ def _no_grad():
 
 
 @pytest.fixture(scope="module")
-def frame() -> PublishedFrame:
+def frame() -> PEAFrame:
     return load_published(FRAME)
 
 

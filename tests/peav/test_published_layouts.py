@@ -12,7 +12,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from peav.errors import UserError
-from peav.published import PublishedFrame, PublishedPEAV, load_published
+from peav.frame import PEAFrame
+from peav.model import PEAV
+from peav.published import load_published
 
 FIXTURES = Path(__file__).parent.parent / "fixtures"
 AV, FRAME = FIXTURES / "pe_av", FIXTURES / "pe_a_frame_model"
@@ -26,12 +28,12 @@ def _no_grad():
 
 
 @pytest.fixture(scope="module")
-def av() -> PublishedPEAV:
+def av() -> PEAV:
     return load_published(AV)
 
 
 @pytest.fixture(scope="module")
-def frame() -> PublishedFrame:
+def frame() -> PEAFrame:
     return load_published(FRAME)
 
 
@@ -176,7 +178,7 @@ def original_av(tmp_path_factory) -> Path:
     return folder
 
 
-def without_projection_bias(model: PublishedPEAV) -> PublishedPEAV:
+def without_projection_bias(model: PEAV) -> PEAV:
     """PE has none; converted weights hold zeros, the random ones of the fixture do not."""
     model.video.vision.proj_bias.zero_()
     return model
@@ -184,7 +186,7 @@ def without_projection_bias(model: PublishedPEAV) -> PublishedPEAV:
 
 def test_both_layouts_of_pe_av_are_the_same_model(original_av):
     original = load_published(original_av)
-    assert isinstance(original, PublishedPEAV) and original.config.video_frames == 16
+    assert isinstance(original, PEAV) and original.config.video_frames == 16
     ours = without_projection_bias(load_published(AV))
     given = arguments("padded")
     want, got = ours(**given), original(**given)
@@ -217,7 +219,7 @@ def test_both_layouts_of_pe_a_frame_are_the_same_model(frame, tmp_path):
         },
     }))  # fmt: skip
     original = load_published(tmp_path / "original")
-    assert isinstance(original, PublishedFrame)
+    assert isinstance(original, PEAFrame)
     given = (FRAME_IN["input_ids"], FRAME_IN["attention_mask"], FRAME_IN["full.input_values"])
     assert far(original(*given).logits, frame(*given).logits) < 1e-6
 

@@ -13,8 +13,9 @@ import peav
 import samaudio
 from peav import checkpoints as parts
 from peav.codec import DACVAE, CodecConfig, lapped_init_
+from peav.config import PEAVConfig
 from peav.errors import UserError
-from peav.model import PEAV, EmbedderConfig
+from peav.model import PEAV
 from peav.transformer import TransformerConfig
 from samaudio.checkpoints import load_model, save_model
 from samaudio.mask import MaskConfig, MaskSeparator
@@ -31,7 +32,8 @@ def model() -> MaskModel:
     with torch.random.fork_rng():
         torch.manual_seed(0)
         codec = lapped_init_(DACVAE(CODEC))
-        embedder = PEAV(EmbedderConfig(CODEC, TransformerConfig(32, 1, 2, 64), output_dim=16))
+        tower = TransformerConfig(32, 1, 2, 64)
+        embedder = PEAV(PEAVConfig(CODEC, tower, output_dim=16, log_input=True, normalise=True))
         embedder.use_codec(codec)
         sizes = MaskConfig(32, 16, width=16, dilations=(1, 2), attention_every=2, num_heads=2, hypotheses=2)
         return MaskModel(codec, embedder, MaskSeparator(sizes), {"presence_threshold": 0.25, "name": "tiny"}).eval()

@@ -1,4 +1,4 @@
-"""The published PE-A-Frame: when in a clip something named by a text can be heard.
+"""PE-A-Frame as published: when in a clip something named by a text can be heard.
 
 Axes: ``B`` clips, ``Q`` texts, ``F`` frames of 40 ms, ``E`` embedding width.
 """
@@ -7,15 +7,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from .model import Head
+from .config import PEAVConfig
+from .errors import UserError
+from .inputs import Tokenizer, batch_clips
+from .model import PEAV, frame_logits_of, identity_of, latents_of
 from .modernbert import ModernBert
-from .published_config import PublishedConfig
-from .published_inputs import Tokenizer, batch_clips
-from .towers import AudioTower, Encoded
+from .towers import AudioTower, Encoded, Head
 
 Span = tuple[float, float]  # start and end in seconds
 
@@ -32,11 +34,17 @@ class FrameOutput:
     text_states: Tensor  # [Q, S, D], the text tower's output
 
 
-class PublishedFrame(nn.Module):
-    """Audio tower, text tower and a head for each. `tokenizer` is set by `peav.published.load_published`."""
+class PEAFrame(nn.Module):
+    """Audio tower, text tower and a head for each. `tokenizer` is set by `peav.load`."""
 
-    def __init__(self, config: PublishedConfig) -> None:
+    has_clips = False
+    has_frames = True
+    modalities = frozenset({"audio", "text"})
+
+    def __init__(self, config: PEAVConfig) -> None:
         super().__init__()
+        if config.text is None:
+            raise ValueError("config has no text tower; a small model has its frame heads in PEAV")
         self.config = config
         self.tokenizer: Tokenizer | None = None
         self.audio = AudioTower(config.codec, config.audio)
@@ -50,6 +58,25 @@ class PublishedFrame(nn.Module):
     def sample_rate(self) -> int:
         """Hz."""
         return self.config.codec.sample_rate
+
+    @property
+    def output_dim(self) -> int:
+        """E."""
+        return self.config.output_dim
+
+    @property
+    def device(self) -> torch.device:
+        return self.audio.data_proj.weight.device
+
+    @property
+    def frame_seconds(self) -> float:
+        """Length of a frame in seconds."""
+        return self.config.frame_seconds
+
+    @property
+    def identity(self) -> str:
+        """Short hash of configuration and weights."""
+        return identity_of(self, self.config)
 
     def forward(
         self,
@@ -79,64 +106,45 @@ class PublishedFrame(nn.Module):
         return FrameOutput(frames, text, logits, audio.mask, audio, states)
 
     @torch.inference_mode()
-    def spans(
-        self,
-        audio: Sequence[Tensor],
-        text: Sequence[str],
-        *,
-        threshold: float = 0.3,
-        max_gap: float = 0.0,
-        min_duration: float = 0.0,
-    ) -> list[list[list[Span]]]:
-        """Spans of each text in each clip: ``found[clip][text]`` is a list of (start, end) in seconds.
+    def frame_logits(self, audio: Sequence[Tensor], text: Sequence[str]) -> list[Tensor]:
+        """Log-odds that each text describes each frame: ``[Q, F_i]`` for every clip.
 
         Args:
             audio: mono clips ``[T_i]`` at `sample_rate`.
             text: what to look for.
-            threshold, max_gap, min_duration: see `find_spans`.
+
+        Raises:
+            ValueError: a list is empty, a clip is not mono, or there is no tokenizer.
         """
         if self.tokenizer is None:
-            raise ValueError("this model has no tokenizer; use load_published, or forward with token ids")
-        device = self.text_audio_logit_bias.device
-        waveform, mask = (x.to(device) for x in batch_clips(audio))
-        token_ids, token_mask = (x.to(device) for x in self.tokenizer(text))
+            raise ValueError("this model has no tokenizer; load it with peav.load, or forward with token ids")
+        waveform, mask = (x.to(self.device) for x in batch_clips(audio))
+        token_ids, token_mask = (x.to(self.device) for x in self.tokenizer(text))
         out = self(token_ids, token_mask, waveform, mask)
-        found = []
-        for i, clip in enumerate(audio):
-            clip_mask = None if out.mask is None else out.mask[i].expand_as(out.logits[i])
-            found.append(
-                find_spans(
-                    out.logits[i],
-                    self.config.frame_seconds,
-                    mask=clip_mask,
-                    end=clip.shape[0] / self.sample_rate,
-                    threshold=threshold,
-                    max_gap=max_gap,
-                    min_duration=min_duration,
-                )
-            )
-        return found
+        return frame_logits_of(out.logits, out.mask)
+
+    def spans(self, audio: Sequence[Tensor], text: Sequence[str], **rule: Any) -> list[list[list[Span]]]:
+        """Spans of each text in each clip: ``found[clip][text]`` is a list of (start, end) in seconds.
+
+        Args:
+            audio, text: see :meth:`frame_logits`.
+            rule: threshold, max_gap and min_duration of `find_spans`.
+        """
+        return [
+            find_spans(logits, self.frame_seconds, end=len(clip) / self.sample_rate, **rule)
+            for clip, logits in zip(audio, self.frame_logits(audio, text), strict=True)
+        ]
 
 
-def latents_of(
-    tower: AudioTower,
-    waveform: Tensor | None,
-    waveform_mask: Tensor | None,
-    latents: Tensor | None,
-    latent_mask: Tensor | None,
-    compatible: bool,
-) -> tuple[Tensor, Tensor | None]:
-    """Latents and their mask, from a waveform unless they are given.
+def clip_level(model: PEAV | PEAFrame) -> PEAV:
+    """The model itself, if it embeds whole clips.
 
     Raises:
-        ValueError: not exactly one of the two is given.
+        UserError: it is a PE-A-Frame.
     """
-    if (waveform is None) == (latents is None):
-        raise ValueError("give either waveform or latents")
-    if waveform is not None:
-        return tower.latents(waveform, waveform_mask, compatible=compatible)
-    assert latents is not None
-    return latents, latent_mask
+    if isinstance(model, PEAFrame):
+        raise UserError("a PE-A-Frame embeds frames, not whole clips; use a model such as facebook/pe-av-small")
+    return model
 
 
 def find_spans(
