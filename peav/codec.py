@@ -21,7 +21,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from peav import codec_files, codec_keys
+from peav import codec_files, codec_keys, codec_pieces
 from peav.lapped import LappedHead, LappedStem, lapped_init_
 from peav.watermark import Watermark, WatermarkConfig
 
@@ -202,7 +202,7 @@ class Encoder(nn.Module):
         self.block = nn.Sequential(*layers)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.block(x)
+        return codec_pieces.encode(self.block, x) if codec_pieces.suits(x) else self.block(x)
 
 
 class Decoder(nn.Module):
