@@ -48,7 +48,7 @@ def _in_pieces(stage: Sequence[nn.Module], x: Tensor) -> Tensor:
     halo = -(-(reach // 2 + stride) // stride) * stride  # steps, whole output steps of them
     width = max([conv.in_channels for conv in convs], default=1)
     size = max(_AT_ONCE * torch.get_num_threads() // (B * width), _LEAST * halo) // stride * stride
-    if T <= size or T % stride:
+    if size >= T or T % stride:
         return _run(stage, x, ours=False)
     out: Tensor | None = None
     for start in range(0, T, size):
