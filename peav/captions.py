@@ -1,53 +1,19 @@
-"""Wordings of a label: templates, synonyms, and which labels cannot be told apart by name."""
+"""Wordings of a label: templates around its names, and which labels cannot be told apart by name."""
 
 from __future__ import annotations
 
 import random
 from collections.abc import Sequence
 
+from .vocabulary import ABSENT, SYNONYMS
+
 TEMPLATES = (
     "{}", "{}", "{}", "{} sound", "the sound of {}", "the sound of a {}", "a {}", "{} playing", "the {}",
     "a recording of {}", "someone playing the {}", "solo {}", "{} in the background", "loud {}", "soft {}",
+    "only the {}", "I can hear {}", "isolate the {}", "{} track", "a close recording of {}", "distant {}",
 )
 # "someone playing the rain" would teach nothing: these only fit things that are played.
 PLAYED = ("playing", "solo")
-
-SYNONYMS: dict[str, tuple[str, ...]] = {
-    "violin": ("fiddle", "violinist", "violin melody"),
-    "cello": ("violoncello", "cellist", "bowed cello"),
-    "double bass": ("upright bass", "contrabass", "string bass"),
-    "saxophone": ("sax", "alto sax", "tenor saxophone", "saxophonist"),
-    "french horn": ("horn", "orchestral horn"),
-    "english horn": ("cor anglais",),
-    "contrabassoon": ("double bassoon", "contra bassoon"),
-    "flute": ("flutist", "transverse flute", "woodwind flute"),
-    "acoustic guitar": ("guitar", "classical guitar", "nylon string guitar", "strummed guitar"),
-    "electric guitar": ("guitar", "guitar riff", "distorted guitar"),
-    "guitar": ("guitar playing", "guitarist"),
-    "piano": ("grand piano", "pianist", "keyboard"),
-    "person speaking": ("speech", "voice", "human voice", "talking", "someone talking", "spoken words",
-                        "a person speaking", "narrator"),
-    "man speaking": ("male voice", "a man talking", "male speech", "speech", "voice"),
-    "woman speaking": ("female voice", "a woman talking", "female speech", "speech", "voice"),
-    "dog barking": ("dog", "bark", "barking dog", "a dog barks"),
-    "baby crying": ("baby", "crying infant", "a crying baby", "infant cries"),
-    "rooster crowing": ("rooster", "cockerel", "cock-a-doodle-doo"),
-    "person sneezing": ("sneeze", "sneezing", "achoo"),
-    "rain": ("rainfall", "raindrops", "heavy rain", "rain falling"),
-    "sea waves": ("ocean waves", "waves", "surf", "waves on the beach"),
-    "fire crackling": ("fire", "campfire", "crackling fire", "bonfire"),
-    "clock ticking": ("clock", "ticking clock", "tick tock"),
-    "chainsaw": ("chain saw", "sawing with a motor saw"),
-    "helicopter": ("chopper", "helicopter rotor", "helicopter flying over"),
-    "kick drum": ("kick", "bass drum of a drum kit"),
-    "snare drum": ("snare", "snare hit"),
-    "tom drum": ("tom", "tom-tom", "floor tom"),
-    "hi-hat": ("hihat", "hi hat", "hi-hat cymbal"),
-    "drum kit": ("drums", "drum set", "drummer", "drum beat"),
-    "drums": ("drum kit", "drum set", "drummer", "drum beat"),
-    "crash cymbal": ("crash", "cymbal crash"),
-    "ride cymbal": ("ride", "ride pattern"),
-}
 
 # A prompt for one of these may rightly extract the other, so they never serve as each other's negative.
 OVERLAPPING: tuple[frozenset[str], ...] = tuple(map(frozenset, (
@@ -102,3 +68,9 @@ def draw(rng: random.Random, label: str, captions: Sequence[str], played: bool =
     short = rng.choice((label, *SYNONYMS.get(label, ())))
     templates = TEMPLATES if played else [t for t in TEMPLATES if not any(word in t for word in PLAYED)]
     return rng.choice(templates).format(short)
+
+
+def draw_absent(rng: random.Random) -> str:
+    """A phrase for a sound that no clip of the pool is."""
+    templates = [t for t in TEMPLATES if not any(word in t for word in PLAYED)]
+    return rng.choice(templates).format(rng.choice(ABSENT)) if rng.random() < 0.5 else rng.choice(ABSENT)

@@ -2,8 +2,8 @@
 
     python -m samaudio.calibrate runs/separator/model PATH/manifest.jsonl --cache data/cache
 
-Two things tell whether a sound is there: what the separator's presence head says, and how much of the mixture it takes
-out when asked. A logistic regression joins them (both classes weighted alike, so 0.5 means undecided). The threshold is
+Three things tell whether a sound is there: what the separator's presence head says, how much of the mixture it takes
+out when asked, and what the embedder's frame-level head hears. A logistic regression joins them (both classes weighted alike, so 0.5 means undecided). The threshold is
 the value that all but ``--misses`` of the sounds that are there exceed: silencing a sound that is there is worse for a
 user than handing out a faint false one. Mixtures come from the validation split with a seed of their own, so none of
 them is in the benchmark list.
@@ -23,7 +23,7 @@ from peav.training import pick_device
 
 from .checkpoints import load_model, save_settings
 from .mixtures import MixtureSampler, Recipe
-from .model import MaskModel
+from .model import EVIDENCE, MaskModel
 from .prompts import Text
 
 SEED = 4_711
@@ -31,7 +31,7 @@ SEED = 4_711
 
 @torch.inference_mode()
 def observe(model: MaskModel, sampler: MixtureSampler, count: int) -> tuple[Tensor, Tensor]:
-    """What there is to judge presence by, ``[N, 2]`` (see `MaskModel.evidence`), and the truth ``[N]`` bool."""
+    """What there is to judge presence by, ``[N, P]`` (see `MaskModel.evidence`), and the truth ``[N]`` bool."""
     seen, truth = [], []
     for i in range(count):
         mixture = sampler[i]
@@ -39,7 +39,7 @@ def observe(model: MaskModel, sampler: MixtureSampler, count: int) -> tuple[Tens
         latent = model.encode(samples[None] * (0.5 / samples.abs().max()))
         for question in mixture.questions:
             query = model.query([Text(question.phrase)])
-            seen.append(model.evidence(latent, model.separator(latent, query[None])).cpu())
+            seen.append(model.evidence(latent, model.separator(latent, query.clip[None]), query).cpu())
             truth.append(question.stem is not None)
     return torch.stack(seen), torch.tensor(truth)
 
@@ -88,7 +88,7 @@ def main() -> None:
     print(f"{len(there)} present, {len(missing)} absent; weights {slope.tolist()}, bias {bias:.3f}; threshold "
           f"{threshold:.3f}: misses {100 * args.misses:.1f} %, "
           f"false alarms {100 * float(np.mean(missing >= threshold)):.1f} %")
-    model.settings["presence"] = {"head": float(slope[0]), "level": float(slope[1]), "bias": bias}
+    model.settings["presence"] = {**dict(zip(EVIDENCE, slope.tolist(), strict=False)), "bias": bias}
     model.settings["presence_threshold"] = round(threshold, 4)
     save_settings(model, args.model)
 

@@ -18,11 +18,13 @@ from peav import media
 from peav.codec import DACVAE
 from peav.errors import UserError, shown
 from peav.model import PEAV
+from peav.towers import Encoded
 
 from .mask import ANYWHERE, INSIDE, OUTSIDE, MaskOutput, MaskSeparator
 from .prompts import Example, Prompt, Span, Text
 
 EXAMPLE_SECONDS = 60.0  # of an example are heard
+EVIDENCE = ("head", "level", "frame")  # what presence is judged by, see `MaskModel.evidence`
 
 
 @dataclass
@@ -41,6 +43,15 @@ class Split:
     confidence: Tensor
 
 
+@dataclass
+class Query:
+    """What prompts say, in the embedder's spaces: unit vectors ``clip [E]``, NaN when nothing was named, and
+    ``frame [E]`` in that of its frame-level head, None without one."""
+
+    clip: Tensor
+    frame: Tensor | None = None
+
+
 class MaskModel(nn.Module):
     """Everything between a prompt and an estimate. Runs at its own rate on mono or per channel."""
 
@@ -48,6 +59,7 @@ class MaskModel(nn.Module):
         super().__init__()
         self.codec, self.embedder, self.separator = codec, embedder, separator
         self.settings = settings
+        self._last_frames: tuple[Tensor, Tensor] | None = None
 
     @property
     def sample_rate(self) -> int:
@@ -73,17 +85,23 @@ class MaskModel(nn.Module):
         return self.separator.no_query.device
 
     @torch.inference_mode()
-    def query(self, prompts: Sequence[Prompt]) -> Tensor:
-        """One unit vector ``[E]`` for everything the prompts say; NaN when they only name times."""
-        texts = [p.text.strip().lower() for p in prompts if isinstance(p, Text)]
-        found = [self.embedder.embed(text=texts)] if texts else []
-        found += [self._embed_example(prompt) for prompt in prompts if isinstance(prompt, Example)]
-        if not found:
-            return torch.full((self.separator.config.query_dim,), torch.nan, device=self.device)
-        return nn.functional.normalize(torch.cat(found).mean(0), dim=-1)
+    def query(self, prompts: Sequence[Prompt]) -> Query:
+        """What the prompts say, in the embedder's spaces; NaN when they only name times."""
+        texts = [p.text.strip() for p in prompts if isinstance(p, Text)]
+        examples = [self._hear(prompt) for prompt in prompts if isinstance(prompt, Example)]
+        vectors = self.embedder.text_vectors(texts) if texts else None
+        clips = [] if vectors is None else [self.embedder.text_embedding(vectors)]
+        clips += [self.embedder.head("audio", found.pooled).mean(0, keepdim=True) for found in examples]
+        if not clips:
+            return Query(torch.full((self.separator.config.query_dim,), torch.nan, device=self.device))
+        if not self.embedder.has_frames:
+            return Query(_joined(clips))
+        frames = [] if vectors is None else [self.embedder.text_embedding(vectors, "frame")]
+        frames += [self.embedder.head("frame", found.frames).mean(1) for found in examples]
+        return Query(_joined(clips), _joined(frames))
 
-    def _embed_example(self, prompt: Example) -> Tensor:
-        """Mean embedding ``[1, E]`` of an example's first minute, in windows of ten seconds, silent ones left out."""
+    def _hear(self, prompt: Example) -> Encoded:
+        """What the audio tower makes of an example's first minute, in windows of ten seconds, silent ones left out."""
         if isinstance(prompt.audio, Tensor):
             waveform = prompt.audio.float() if prompt.audio.dim() == 2 else prompt.audio.float()[None]
             rate, name = int(prompt.sample_rate or self.sample_rate), "the example"
@@ -95,7 +113,8 @@ class MaskModel(nn.Module):
         windows = [w for w in mono.split(10 * self.sample_rate) if float(w.abs().max()) > 1e-4]
         if not windows:
             raise UserError(f"{name} is silent in its first minute; give a recording of the sound itself")
-        return self.embedder.embed(audio=windows).mean(0, keepdim=True)
+        found = [self.embedder.audio(self.codec.latents(window[None, None])) for window in windows]
+        return Encoded(torch.cat([x.pooled for x in found]), torch.cat([x.frames for x in found], dim=1), None)
 
     def anchors(self, prompts: Sequence[Prompt], start: float, frames: int) -> Tensor | None:
         """Marks ``[F]`` of the prompts' spans for ``frames`` latent frames that begin at ``start`` seconds.
@@ -121,46 +140,66 @@ class MaskModel(nn.Module):
         self,
         mixture: Tensor,
         latent: Tensor,
-        query: Tensor,
+        query: Query,
         anchors: Tensor | None,
         hypotheses: int | None = None,
     ) -> Split:
-        """Divide ``mixture [C, T]``, whose latent is ``[C, D, F]``, by a query ``[E]``.
+        """Divide ``mixture [C, T]``, whose latent is ``[C, D, F]``, by a query.
 
         Only the first ``hypotheses`` are decoded, which is where the time goes; None decodes all ``K``. What is not
         decoded as target is the residual, as in training.
         """
         C, T = mixture.shape
         marks = anchors if anchors is not None else torch.full(latent.shape[-1:], ANYWHERE, device=latent.device)
-        out = self.separator(latent, query.expand(C, -1), marks.expand(C, -1))
+        out = self.separator(latent, query.clip.expand(C, -1), marks.expand(C, -1))
         K = min(hypotheses or self.hypotheses, self.hypotheses)
         waves = self.codec.decode(out.target[:, :K].flatten(0, 1), length=T).view(C, K, T).transpose(0, 1)
         heard = audible(latent)
         # A sound that is in one channel only is there: the most certain channel speaks for all that can be heard.
         return Split(waves, mixture.to(waves) - waves, out.activity[heard].sigmoid().amax(0),
-                     self._presence(latent, out), out.confidence[heard].softmax(-1).mean(0)[:K])
+                     self._presence(latent, out, query), out.confidence[heard].softmax(-1).mean(0)[:K])
 
-    @staticmethod
-    def evidence(latent: Tensor, out: MaskOutput) -> Tensor:
-        """What presence is judged by ``[2]``: the head's log-odds in the most certain channel, and the level of the
-        first hypothesis' target relative to the mixture in dB."""
+    def evidence(self, latent: Tensor, out: MaskOutput, query: Query) -> Tensor:
+        """What presence is judged by ``[P]``: the separator's presence head in the most certain channel (log-odds);
+        the level of the first hypothesis' target relative to the mixture (dB); and, where the embedder has a
+        frame-level head, how sure that is of the sound where it is surest (log-odds)."""
+        heard = audible(latent)
         level = out.target[:, 0].square().sum() / latent.square().sum().clamp_min(1e-12)
-        return torch.stack((out.presence[audible(latent)].max(), 10 * level.clamp_min(1e-6).log10()))
+        found = [out.presence[heard].max(), 10 * level.clamp_min(1e-6).log10()]
+        if query.frame is not None:
+            odds = self.embedder.frame_pairs(self._frames(latent)[heard], query.frame[None])[:, 0]
+            # Not the single highest token: one in a long stretch is high by chance.
+            surest = odds.topk(min(odds.shape[1], max(3, odds.shape[1] // 20)), dim=1).values
+            found.append(surest.mean(1).max())
+        return torch.stack(found)
 
-    def _presence(self, latent: Tensor, out: MaskOutput) -> float:
-        weights = {"head": 1.0, "level": 0.0, "bias": 0.0} | self.settings.get("presence", {})
-        head, level = self.evidence(latent, out).tolist()
-        odds = weights["head"] * head + weights["level"] * level + weights["bias"]
+    def _frames(self, latent: Tensor) -> Tensor:
+        """Frame embeddings ``[C, N, E]`` of a latent; those of the last one are kept, as all questions share them."""
+        last = self._last_frames
+        if last is None or last[0] is not latent:
+            last = (latent, self.embedder.head("frame", self.embedder.audio(latent).frames))
+            self._last_frames = last
+        return last[1]
+
+    def _presence(self, latent: Tensor, out: MaskOutput, query: Query) -> float:
+        weights = {"head": 1.0, "level": 0.0, "frame": 0.0, "bias": 0.0} | self.settings.get("presence", {})
+        found = dict(zip(EVIDENCE, self.evidence(latent, out, query).tolist(), strict=False))
+        odds = sum(weights[name] * value for name, value in found.items()) + weights["bias"]
         return 1 / (1 + math.exp(-max(-60.0, min(60.0, odds))))
 
     @torch.inference_mode()
-    def similarity(self, query: Tensor, waveform: Tensor) -> float:
-        """Cosine between a query ``[E]`` and the embedding of ``waveform [C, T]`` at the model's rate; NaN for a
+    def similarity(self, query: Query, waveform: Tensor) -> float:
+        """Cosine between a query and the embedding of ``waveform [C, T]`` at the model's rate; NaN for a
         query without words or for silence."""
         mono = waveform.to(self.device).mean(0)
-        if bool(query.isnan().any()) or float(mono.abs().max()) < 1e-6:
+        if bool(query.clip.isnan().any()) or float(mono.abs().max()) < 1e-6:
             return float("nan")
-        return float(self.embedder.embed(audio=[mono])[0] @ query)
+        return float(self.embedder.embed(audio=[mono])[0] @ query.clip)
+
+
+def _joined(found: Sequence[Tensor]) -> Tensor:
+    """Direction ``[E]`` of the mean of embeddings ``[n, E]`` each."""
+    return nn.functional.normalize(torch.cat(list(found)).float().mean(0), dim=-1)
 
 
 def audible(latent: Tensor, range_db: float = 50.0) -> Tensor:
