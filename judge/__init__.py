@@ -1,16 +1,21 @@
-"""How well did a separation go? Scores and rankings of separated sounds.
+"""How well did a separation go? Scores and rankings of what any separator made of a recording.
 
     import judge
-    judge.load().score("mix.wav", "guitar.wav", "guitar").similarity
+    judge.load().score("mix.wav", "guitar.wav", "guitar").overall
 
-What is measured today is PE-AV similarity: how near the target lies to the words. The network that hears
-mixture and target together and fills `overall`, `recall`, `precision` and `faithfulness` is not part of this
-version; these fields are None.
+A network hears mixture and target together and says from 1 to 5 how good the separation is, how complete, how clean and
+how true to the sound; an embedder says how near the target lies to the prompt. No true stem is needed.
 
 Modules
 -------
-score  `load`, `Judge` and `Score`
-cli    the ``judge`` command
+score       `load`, `Judge` and `Score`
+prompts     what a target should answer to: words, `Example`, `Video`
+audio       mixture and target side by side: files or samples of any rate, in windows
+verdict     scores of a whole recording from those of its windows; their `Curve` over time
+rank        which candidate is best: `RankWeights`
+model       the network (`features`: what it sees of a latent)
+checkpoints our weights on disk; `published`: the published files
+cli         the ``judge`` command (`plots`: its pictures)
 """
 
 from __future__ import annotations
@@ -18,9 +23,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from judge.score import Judge, Score, load
+    from judge.score import Curve, Example, Judge, RankWeights, Score, Video, load
 
-__all__ = ["Judge", "Score", "load"]
+__all__ = ["Curve", "Example", "Judge", "RankWeights", "Score", "Video", "load"]
 
 
 def __getattr__(name: str) -> Any:

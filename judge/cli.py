@@ -2,19 +2,30 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from peav import console
+from peav.console import Device, Json
 from peav.errors import UserError
 
 if TYPE_CHECKING:
-    from judge.score import Judge
+    from judge.prompts import Prompt
+    from judge.score import Judge, RankWeights, Score
 
-NOTE = "overall, recall, precision and faithfulness need the judge network, which is not part of this version"
+NO_NETWORK = "overall, recall, precision and faithfulness need a judge network; none is installed, so give --model"
+MEANINGS = {
+    "overall": "how good the separation is, 1 to 5",
+    "recall": "how much of the sound is there, 1 to 5",
+    "precision": "how little else is there, 1 to 5",
+    "faithfulness": "how much it sounds as it did in the mixture, 1 to 5",
+    "similarity": "how near it lies to the prompt, -1 to 1",
+    "presence": "probability that the mixture holds the sound",
+}
 
 app = typer.Typer(
     name="judge",
@@ -24,12 +35,26 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 Mixture = Annotated[Path, typer.Argument(metavar="MIXTURE", help="The recording that was separated.")]
+Example = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", help="Instead of words: another recording of the sound. Similarity alone."),
+]
+Video = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", help="Instead of words: a film that shows it. Similarity alone; needs --embedder."),
+]
 Model = Annotated[
     str | None,
-    typer.Option(metavar="FOLDER", help="A model folder. Default: the embedder of the model in the package."),
+    typer.Option(
+        metavar="MODEL", help="A folder or a hub id, e.g. facebook/sam-audio-judge. Default: the one in the package."
+    ),
 ]
-Device = Annotated[str, typer.Option(metavar="NAME", help="auto, cpu, cuda, cuda:N or mps.")]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout, nothing else.")]
+Embedder = Annotated[
+    str | None,
+    typer.Option(
+        metavar="MODEL", help="Measures similarity, e.g. facebook/pe-av-small. Default: the one in the package."
+    ),
+]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -44,10 +69,11 @@ def group(
         typer.Option("--version", is_eager=True, callback=console.show_version, help="Print the version."),
     ] = False,
 ) -> None:
-    """How well did a separation go?
+    """How well did a separation go? No true stem is needed: the mixture, what was separated and the prompt are enough.
 
-    This version measures PE-AV similarity: the cosine between target and prompt. The network that fills
-    overall, recall, precision and faithfulness is not part of it yet.
+    Overall, recall (all of the sound is there), precision (nothing else is) and faithfulness (it sounds as it did in
+    the mixture) go from 1 to 5; similarity is the cosine between target and prompt; presence says whether the mixture
+    holds the sound at all.
     """
 
 
@@ -56,23 +82,44 @@ def score(
     mixture: Mixture,
     target: Annotated[Path, typer.Argument(metavar="TARGET", help="What was separated from it.")],
     prompt: Annotated[
-        str, typer.Argument(metavar="PROMPT", help="The words that the target should answer to.")
-    ],
+        str | None, typer.Argument(metavar="[PROMPT]", help="The words that the target should answer to.")
+    ] = None,
+    example: Example = None,
+    video: Video = None,
     json: Json = False,
+    curve: Annotated[bool, typer.Option("--curve", help="With --json: also the scores of every second.")] = False,
+    plot: Annotated[
+        Path | None, typer.Option("--plot", metavar="FILE.png", help="Draw the scores over time.")
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace FILE.png if it exists.")] = False,
     model: Model = None,
+    embedder: Embedder = None,
     device: Device = "auto",
 ) -> None:
-    """Score one target. Only the similarity is measured in this version."""
-    judge = _load(prompt, [mixture, target], model, device)
-    found = judge.score(mixture, target, prompt)
+    """Score one target."""
+    query, words = _prompt(prompt, example, video)
+    if curve and not json:
+        raise UserError("--curve is part of the JSON document; give --json too, or --plot for a picture")
+    if plot is not None:
+        _check_picture(plot, force)
+    judge = _load([mixture, target], model, embedder, device)
+    with console.progress(target.name, enabled=not json) as advance:
+        found = judge.score(mixture, target, query, progress=advance)
+    if plot is not None:
+        from judge.plots import plot_curve
+
+        plot_curve(found, plot, f'{target.name}, "{words}"', force)
     if json:
-        console.print_json({"mixture": mixture, "target": target, "prompt": prompt, **found.to_dict()})
+        document: dict[str, Any] = {"mixture": mixture, "target": target, "prompt": words, **_document(found)}
+        if curve:
+            document["curve"] = found.curve and found.curve.every(1.0).to_dict()
+        console.print_json(document)
         return
-    console.say(f'{console.whole(target)}, "{console.whole(prompt)}", on {judge.device}')
+    console.say(f'{console.whole(target)}, "{console.whole(words)}", on {judge.device}')
     for name, value in found.to_dict().items():
         if value is not None:
-            console.say(f"  {name:12}  {_number(value)}")
-    console.say(f"  ({NOTE})")
+            console.say(f"  {name:12}  {_number(name, value):>6}  {MEANINGS[name]}")
+    _say_notes(judge, found.notes)
 
 
 @app.command()
@@ -80,44 +127,103 @@ def rank(
     mixture: Mixture,
     targets: Annotated[list[Path], typer.Argument(metavar="TARGETS", help="What was separated from it.")],
     prompt: Annotated[
-        str, typer.Option("--prompt", "-p", metavar="TEXT", help="The words they should answer to.")
-    ],
+        str | None, typer.Option("--prompt", "-p", metavar="TEXT", help="The words they should answer to.")
+    ] = None,
+    example: Example = None,
+    video: Video = None,
+    weights: Annotated[
+        str | None,
+        typer.Option(metavar="NAME=NUMBER,...", help="What the ranking goes by, e.g. overall=1,similarity=0.5."),
+    ] = None,
     json: Json = False,
     model: Model = None,
+    embedder: Embedder = None,
     device: Device = "auto",
 ) -> None:
-    """Rank several targets of one prompt, best first, by their similarity to it."""
-    judge = _load(prompt, [mixture, *targets], model, device)
-    ranking = judge.rank(mixture, targets, prompt)
+    """Rank several targets of one prompt, best first; silent ones come last."""
+    query, words = _prompt(prompt, example, video)
+    judge = _load([mixture, *targets], model, embedder, device, weights)
+    with console.progress(mixture.name, enabled=not json) as advance:
+        ranking = judge.rank(mixture, targets, query, progress=advance)
     if json:
         console.print_json(
             [
-                {"rank": place, "target": targets[index], "prompt": prompt, **found.to_dict()}
-                for place, (index, found) in enumerate(ranking, 1)
+                {"rank": place, "target": targets[k], "prompt": words, **_document(found), "ranking": found.ranking}
+                for place, (k, found) in enumerate(ranking, 1)
             ]
         )
         return
-    console.say(f'"{console.whole(prompt)}" in {console.whole(mixture)}, by similarity, on {judge.device}')
-    for place, (index, found) in enumerate(ranking, 1):
-        console.say(f"  {place}  {_number(found.similarity)}  {console.whole(targets[index])}")
+    console.say(f'"{console.whole(words)}" in {console.whole(mixture)}, best first, on {judge.device}')
+    names = [name for name in MEANINGS if any(getattr(found, name) is not None for _, found in ranking)]
+    console.say("     " + "".join(f"{name:>{len(name) + 2}}" for name in names))
+    for place, (k, found) in enumerate(ranking, 1):
+        cells = "".join(f"{_number(name, getattr(found, name)):>{len(name) + 2}}" for name in names)
+        console.say(f"  {place:2} {cells}  {console.whole(targets[k])}")
+    _say_notes(judge, dict.fromkeys(note for _, found in ranking for note in found.notes if "silent" not in note))
 
 
-def _load(prompt: str, files: Sequence[Path], model: str | None, device: str) -> Judge:
+def _prompt(words: str | None, example: Path | None, video: Path | None) -> tuple[Prompt, str]:
+    """The prompt and what to call it, after a look at the files."""
+    given = [item for item in (words, example, video) if item is not None]
+    if len(given) != 1:
+        raise UserError('give one prompt: words such as "guitar", or --example FILE, or --video FILE')
+    from peav import media
+
+    if words is not None and not words.strip():
+        raise UserError('the prompt is empty; name the sound, for example "guitar"')
+    if example is not None:
+        media.probe(example)
+    if video is not None:
+        from peav.media.video import probe_video
+
+        probe_video(video)
+    if words is not None:
+        return words, words.strip()
+    from judge import score
+
+    return (score.Example(example), str(example)) if example is not None else (score.Video(video or ""), str(video))
+
+
+def _load(
+    files: Sequence[Path], model: str | None, embedder: str | None, device: str, weights: str | None = None
+) -> Judge:
     """The judge, after everything that is cheap to check."""
     from peav import media
 
-    if not prompt.strip():
-        raise UserError('the prompt is empty; name the sound, for example "guitar"')
+    chosen: RankWeights | None = None
+    if weights is not None:
+        from judge.rank import RankWeights
+
+        chosen = RankWeights.parse(weights)
     console.check_device(device)
     for path in files:
         media.probe(path)
     import judge
 
-    return judge.load(model, device=device)
+    return judge.load(model, device=device, embedder=embedder, weights=chosen)
 
 
-def _number(value: float) -> str:
-    return "silent" if value != value else f"{value:6.3f}"
+def _check_picture(path: Path, force: bool) -> None:
+    from judge.plots import check_picture
+
+    check_picture(path, force)
+
+
+def _document(found: Score) -> dict[str, Any]:
+    return {**found.to_dict(), "notes": list(found.notes)}
+
+
+def _say_notes(judge: Judge, notes: Any) -> None:
+    for note in [*notes, *([NO_NETWORK] if judge.network is None else [])]:
+        console.say(f"  note: {note}")
+
+
+def _number(name: str, value: float | None) -> str:
+    if value is None:
+        return "-"
+    if math.isnan(value):
+        return "silent"
+    return f"{value:.3f}" if name in ("similarity", "presence") else f"{value:.2f}"
 
 
 if __name__ == "__main__":

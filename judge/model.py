@@ -258,10 +258,10 @@ class JudgeModel(nn.Module):
             ValueError: numbers or lengths differ, or a clip is empty.
         """
         if not len(mixtures) == len(targets) == len(text):
-            raise ValueError(f"{len(mixtures)} mixtures, {len(targets)} targets and {len(text)} texts; give equal numbers")
+            raise ValueError(f"{len(mixtures)} mixtures, {len(targets)} targets and {len(text)} texts; give as many")
         for i, (mixture, target) in enumerate(zip(mixtures, targets, strict=True)):
             if mixture.shape != target.shape:
-                raise ValueError(f"pair {i} has shapes {tuple(mixture.shape)}, {tuple(target.shape)}; give equal lengths")
+                raise ValueError(f"pair {i} has shapes {tuple(mixture.shape)}, {tuple(target.shape)}; give one length")
         clips = {id(clip): clip for clip in (*mixtures, *targets)}
         encoded = self.codec.encode_clips([clip.to(self.data_proj.weight) for clip in clips.values()])
         latents = dict(zip(clips, encoded, strict=True))

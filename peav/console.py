@@ -15,7 +15,7 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any, Protocol
+from typing import Annotated, Any, Protocol
 
 import typer
 
@@ -24,6 +24,9 @@ from peav.errors import UserError, shown
 DONE, MISTAKE, STOPPED, UNHEARD = 0, 2, 130, 141
 # Newer typer carries its own copy of click, older typer uses click's; this finds the base in both.
 _UsageError: Any = typer.BadParameter.__mro__[1]
+# Options that several commands have.
+Device = Annotated[str, typer.Option(metavar="NAME", help="auto, cpu, cuda, cuda:N or mps.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout, nothing else.")]
 _LONGEST_PATH = 4_096  # characters; what is printed as a result must be the whole name
 
 

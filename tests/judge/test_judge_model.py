@@ -3,38 +3,18 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 import pytest
 import torch
+from judge_fakes import FIXTURE, small, words
 from safetensors.torch import load_file
 from torch import Tensor
 
 from judge.features import joint_log_features, token_mask, tokens
 from judge.model import SCORES, JudgeConfig, JudgeModel
 from judge.published import load_published
-from peav.codec import CodecConfig
-from peav.transformer import TransformerConfig
 
-FIXTURE = Path(__file__).parent.parent / "fixtures" / "judge"
 TOLERANCE = 2e-5  # of max(1, largest value); the reference against itself stays below 1e-5
-
-CODEC = CodecConfig(
-    sample_rate=8_000, stem_kernel=320, stem_stride=160, encoder_dim=16, encoder_rates=(), latent_dim=16,
-    codebook_dim=16, decoder_dim=16, decoder_rates=(), final_tanh=False,
-)  # fmt: skip
-TOWER = TransformerConfig(hidden_size=16, num_layers=1, num_heads=2, intermediate_size=24)
-
-
-def small(**changes) -> JudgeModel:
-    torch.manual_seed(0)
-    settings = {"bottleneck_dim": 12, "token_frames": 2, "log_input": True, "residual": True, "presence": True}
-    return JudgeModel(JudgeConfig(CODEC, TOWER, TOWER, **(settings | changes))).eval()
-
-
-def words(model: JudgeModel, count: int) -> Tensor:
-    generator = torch.Generator().manual_seed(1)
-    return torch.randn(count, model.config.text_dim, generator=generator)
 
 
 @pytest.fixture(scope="module")
