@@ -65,6 +65,7 @@ class VideoFile:
         self._seekable = True
         self._patience = _SEEK_AFTER
         self._damage: str | None = None
+        self._promised: float | None = None  # seconds at which the pictures should end
         try:
             self._restart()
             if self._next is None:
@@ -72,7 +73,7 @@ class VideoFile:
                 raise UserError(
                     f"{shown(path)}: holds no picture that can be decoded{why}; re-export or repair it"
                 )
-            self.info = self._describe()
+            self.info: VideoInfo = self._describe()
         except BaseException:
             self.close()
             raise
@@ -105,7 +106,6 @@ class VideoFile:
         fps = float(stream.average_rate or stream.guessed_rate or 0)
         if not 0 < fps <= FASTEST:
             fps = 25.0
-        self._promised: float | None = None
         if stream.duration:
             self._promised = float(((stream.start_time or 0) + stream.duration) * stream.time_base) - self._start
         seconds = self._promised or (self._container.duration or 0) / 1e6 or self._measured(1 / fps)
