@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from judge import serve_cli
 from peav import console
 from peav.console import Device, Json
 from peav.errors import UserError
@@ -225,6 +226,8 @@ def _number(name: str, value: float | None) -> str:
         return "silent"
     return f"{value:.3f}" if name in ("similarity", "presence") else f"{value:.2f}"
 
+
+serve_cli.register(app)
 
 if __name__ == "__main__":
     raise SystemExit(main())

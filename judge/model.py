@@ -230,7 +230,7 @@ class JudgeModel(nn.Module):
         x = self.finetune_data_proj(self.proj_audio_and_text(torch.cat((audio, words), dim=-1)))
         out = self.finetune_transformer(x, hearing)
 
-        frames = self.head(out.frames) * self.std + self.mean
+        frames = self.head(out.frames).float() * self.std.float() + self.mean.float()
         if valid is None:
             scores = frames.mean(1)
         else:

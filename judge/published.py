@@ -20,8 +20,7 @@ from peav.codec import CodecConfig
 from peav.errors import UserError, shown
 from peav.inputs import Tokenizer
 from peav.modernbert import ModernBertConfig
-from peav.published import _fill as fill_empty
-from peav.published import _read_weights as read_weights
+from peav.published import fill_empty, read_weights
 from peav.transformer import TransformerConfig
 
 from .model import JudgeConfig, JudgeModel

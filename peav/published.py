@@ -51,7 +51,7 @@ def load_published(
     if not folder.is_dir():
         raise UserError(f"{shown(folder)}: no such folder; download the model first")
     settings = read_json(folder / "config.json")
-    state = _read_weights(folder)
+    state = read_weights(folder)
     kind = kind_of(state)
     if text_after_norm and kind.layout == PERCEPTION_MODELS:
         raise UserError("text_after_norm is a habit of transformers; files of perception_models name a layer instead")
@@ -70,12 +70,12 @@ def load_published(
     )
     with torch.device("meta"):
         model = PEAFrame(config) if kind.frame_level else PEAV(config)
-    _fill(model, _needed(state, config, kind), origin, folder, dtype)
+    fill_empty(model, _needed(state, config, kind), origin, folder, dtype)
     model.tokenizer = Tokenizer(folder)
     return model.to(device).eval()
 
 
-def _read_weights(folder: Path) -> dict[str, Tensor]:
+def read_weights(folder: Path) -> dict[str, Tensor]:
     """Tensors of the folder: safetensors, whole or in shards, else a plain ``.pt`` or ``.bin``."""
     index = folder / "model.safetensors.index.json"
     if (folder / "model.safetensors").is_file():
@@ -119,7 +119,7 @@ def _needed(state: Mapping[str, Tensor], config: PEAVConfig, kind: Kind) -> dict
     return kept
 
 
-def _fill(
+def fill_empty(
     model: nn.Module, state: Mapping[str, Tensor], origin: Mapping[str, str], folder: Path, dtype: torch.dtype
 ) -> None:
     """Give `model`, built without memory, its weights; any difference in names or sizes is a UserError."""
