@@ -14,6 +14,7 @@ import typer
 
 from peav import console
 from peav.errors import UserError, shown
+from peav.evaluate_cli import evaluate
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -182,6 +183,8 @@ def _write_array(vectors: Sequence[Tensor], out: Path) -> None:
     finally:
         temporary.unlink(missing_ok=True)
 
+
+app.command()(evaluate)
 
 if __name__ == "__main__":
     raise SystemExit(main())

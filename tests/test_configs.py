@@ -37,7 +37,9 @@ def paths(node: DictConfig, above: str = "") -> Iterator[str]:
 
 
 def test_no_file_is_left_out():
-    files = {path.relative_to(CONFIGS).as_posix() for path in CONFIGS.rglob("*.yaml")}
+    # The public sets are no Hydra configurations; tests/peav/test_evaluation_manifest.py reads each of them.
+    found = {path for path in CONFIGS.rglob("*.yaml") if path.parent.name != "evaluation"}
+    files = {path.relative_to(CONFIGS).as_posix() for path in found}
     overlays = {f"debug/{task}.yaml" for task in TASKS}
     assert files == {f"{task}.yaml" for task in TASKS} | overlays | {"loop/default.yaml"}
 
