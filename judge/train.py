@@ -1,0 +1,244 @@
+"""Train a small Judge on collections of separations whose truth is known.
+
+    python -m judge.scenes data/known PATH/manifest.jsonl --codec runs/codec/model            # true stems, spoiled
+    python -m samaudio.judge_data data/ours PATH/manifest.jsonl --model runs/separator/model  # a separator's outputs
+    python -m judge.train codec=runs/codec/model data.collections=[data/known,data/ours] folder=runs/judge
+    python -m judge.train +debug=judge                  # a minute on a CPU, after +debug=codec
+    torchrun --nproc-per-node 8 -m judge.train ...      # many GPUs
+
+Running the same command again resumes. The result is ``<folder>/model``, for `judge.load`.
+
+Loss: Huber on the four scores of every output for every prompt, the same on the scores per frame, a logistic loss on
+pairs whose order is known (outputs of one prompt; prompts of one output) and cross-entropy for presence.
+"""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+
+import hydra
+import numpy as np
+import torch
+import torch.nn.functional as F_
+from omegaconf import DictConfig, OmegaConf
+from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+import peav
+from peav.checkpoints import load_codec
+from peav.codec import DACEncoder, DACVAE
+from peav.errors import UserError
+from peav.toy import make_pool
+from peav.training import Ema, Loop, Run, as_dict, average_gradients, batches, first_alone, to_device
+from peav.transformer import TransformerConfig
+
+from . import checkpoints
+from .collection import Collection, Item, write
+from .figures import figures, table
+from .grid import Grid, Words, judge_grid
+from .model import JudgeConfig, JudgeModel
+from .targets import at_frames
+
+SHIFT = 0.5  # of the Judge's log features (`judge.features`) against those of the embedder (`peav.latents`)
+
+
+class CollectionBatches:
+    """Batch number to ``mixture [B, T]``, ``outputs [B, M, T]``, ``scores [B, Q, M, 4]``, ``frames [B, Q, M, N, 4]``,
+    ``present [B, Q]`` and ``phrases`` (B lists of Q).
+
+    A collection is drawn as often as it holds mixtures, each of its mixtures once per round, with ``outputs`` of its
+    outputs: those of two kinds of collection differ in number.
+    """
+
+    def __init__(self, collections: list[Collection], batch_size: int, outputs: int, token_samples: int, seed: int):
+        self.collections, self.batch_size, self.outputs, self.seed = collections, batch_size, outputs, seed
+        self.token_samples = token_samples
+        self.sizes = np.array([len(c) for c in collections])
+        shapes = {(c.sample_rate, c.length, c.questions) for c in collections}
+        if len(shapes) > 1:
+            raise UserError(f"collections differ in rate, length or questions: {sorted(shapes)}; make them alike")
+        if min(c.outputs for c in collections) < outputs:
+            raise UserError(f"data.outputs={outputs}, but a collection holds only {min(c.outputs for c in collections)}")
+
+    def __call__(self, number: int) -> dict:
+        total = int(self.sizes.sum())
+        items = [self._item(*divmod(i, total)) for i in range(number * self.batch_size, (number + 1) * self.batch_size)]
+        batch = {name: torch.stack([item[name] for item in items]) for name in items[0] if name != "phrases"}
+        return batch | {"phrases": [item["phrases"] for item in items]}
+
+    def _item(self, round_: int, at: int) -> dict:
+        order = np.random.default_rng((self.seed, round_)).permutation(int(self.sizes.sum()))
+        index = int(order[at])
+        which = int(np.searchsorted(np.cumsum(self.sizes), index, side="right"))
+        item: Item = self.collections[which][index - int(self.sizes[:which].sum())]
+        rng = np.random.default_rng((self.seed, round_, at))
+        kept = torch.from_numpy(np.sort(rng.choice(self.collections[which].outputs, self.outputs, replace=False)))
+        T, step = len(item.example.mixture), self.token_samples
+        blocks = item.blocks[:, kept]
+        rate = self.collections[which].sample_rate
+        frames = at_frames(blocks.flatten(0, 1), -(-T // step), step / rate, rate).unflatten(0, blocks.shape[:2])
+        return {"mixture": item.example.mixture, "outputs": item.example.outputs[kept], "scores": item.scores[:, kept],
+                "frames": frames, "present": torch.tensor([q.present for q in item.example.questions]),
+                "phrases": [q.phrase for q in item.example.questions]}  # fmt: skip
+
+
+def losses(grid: Grid, batch: dict) -> dict[str, Tensor]:
+    """Named loss terms; weighted in ``weights`` of the config. NaN targets are left out."""
+    scores, present = batch["scores"], batch["present"]
+    terms = {"scores": _huber(grid.scores, scores), "frames": _huber(grid.frames, batch["frames"]),
+             "rank": _order(grid.scores, scores, 2), "prompts": _order(grid.scores[..., :1], scores[..., :1], 1)}
+    if grid.presence is not None:
+        wanted = present[..., None].expand_as(grid.presence).float()
+        terms["presence"] = F_.binary_cross_entropy_with_logits(grid.presence, wanted)
+    return terms
+
+
+def _huber(told: Tensor, true: Tensor, turn: float = 0.5) -> Tensor:
+    known = ~true.isnan()
+    return F_.smooth_l1_loss(told[known], true[known], beta=turn)
+
+
+def _order(told: Tensor, true: Tensor, dim: int, apart: float = 0.15, sharpness: float = 3.0) -> Tensor:
+    """Logistic loss on all pairs along ``dim`` whose true scores are at least ``apart`` (RankNet, Burges et al. 2005)."""
+    difference = true.unsqueeze(dim) - true.unsqueeze(dim + 1)
+    counts = difference > apart  # false for NaN; each pair once, the better one first
+    margin = (told.unsqueeze(dim) - told.unsqueeze(dim + 1))[counts]
+    return F_.softplus(-sharpness * margin).sum() / max(margin.numel(), 1)
+
+
+@torch.inference_mode()
+def validate(model: JudgeModel, held_out: list[Collection], most: int) -> dict[str, float]:
+    """Figures of each held-out collection, by its folder's name."""
+    wanted = ("spearman_si_sdr", "spearman_recall", "spearman_precision", "spearman_faithfulness", "right_prompt",
+              "gain_share", "presence_auroc")  # fmt: skip
+    found: dict[str, float] = {}
+    for collection in held_out:
+        values = figures(table(model, collection, most=most))
+        found |= {f"valid/{collection.folder.name}/{name}": values[name] for name in wanted if values[name] == values[name]}
+    return found
+
+
+def build(config: DictConfig, device: torch.device) -> JudgeModel:
+    """The model to train: codec as given; a new Judge, perhaps with the embedder's ears, or the one of ``init``."""
+    codec = load_codec(DACEncoder, config.codec)
+    if config.init:
+        return checkpoints.load(config.init, config.codec).requires_grad_(True).to(device)
+    settings = JudgeConfig(codec=codec.config, transformer=TransformerConfig(**config.transformer),
+                           finetune_transformer=TransformerConfig(**config.finetune_transformer), **config.judge)
+    model = JudgeModel(settings)
+    model.use_codec(codec)
+    if config.embedder:
+        _take_ears(model, config.embedder)
+    return model.to(device)
+
+
+def _take_ears(model: JudgeModel, folder: str) -> None:
+    """Start the first transformer as the embedder's audio tower: it has learned what sounds are called."""
+    tower = peav.load(folder, device="cpu").audio
+    try:
+        model.transformer.load_state_dict(tower.transformer.state_dict())
+        model.data_proj.load_state_dict(tower.data_proj.state_dict())
+    except RuntimeError as error:
+        raise UserError(f"the embedder {folder} has another audio tower than this Judge's transformer; give "
+                        "embedder=null or the same sizes") from error  # fmt: skip
+    if model.config.log_input:
+        with torch.no_grad():
+            model.data_proj.bias -= SHIFT * model.data_proj.weight.sum(1)
+
+
+def _attention(device: torch.device) -> AbstractContextManager[None]:
+    """On a CPU the plain matrix products are a third faster, forward and backward, than the fused kernel in bf16."""
+    return sdpa_kernel([SDPBackend.MATH]) if device.type == "cpu" else nullcontext()
+
+
+def open_collections(config: DictConfig, run: Run) -> tuple[list[Collection], list[Collection]]:
+    """Those to train on and those to validate on; small ones of synthesised sounds when ``data.toy`` is set."""
+    if config.data.toy:
+        codec = load_codec(DACVAE, config.codec)
+        folders = first_alone(run, lambda: _toy(Path(config.data.cache), codec.config.sample_rate))
+        return [Collection(folders[0])], [Collection(folders[1])]
+    if not len(config.data.collections):
+        raise UserError("data.collections is empty; make collections with python -m judge.scenes and name them")
+    return [Collection(f) for f in config.data.collections], [Collection(f) for f in config.data.valid]
+
+
+def _toy(cache: Path, rate: int) -> list[Path]:
+    from peav.clips import ClipStore
+
+    from .scenes import Recipe, Scenes, settings_of
+
+    pool = make_pool(cache / f"toy-{rate}", sample_rate=rate)
+    folders = []
+    for split, count in (("train", 40), ("valid", 12)):
+        recipe = Recipe(seconds=1.0, sources=(0.0, 1.0), outputs=6)
+        scenes = Scenes(ClipStore([pool], rate, cache, split, progress=False), recipe, seed=len(folders))
+        folders.append(cache / f"toy-judge-{rate}-{split}")
+        write(folders[-1], settings_of(scenes), scenes.__getitem__, count)
+    return folders
+
+
+def fit(config: DictConfig) -> dict[str, float]:
+    """Train to the end of the schedule; returns the last validation figures."""
+    loop = Loop(**config.loop)
+    run = Run(config.folder, loop)
+    OmegaConf.save(config, run.folder / "config.yaml")
+    model = build(config, run.device).train()
+    train, held_out = open_collections(config, run)
+    print(f"{sum(map(len, train))} training mixtures, {sum(map(len, held_out))} for validation", flush=True)
+    rates = {c.sample_rate for c in (*train, *held_out)}
+    if rates != {model.sample_rate}:
+        raise UserError(f"collections at {sorted(rates)} Hz, but the codec listens at {model.sample_rate} Hz")
+    words = Words(model)
+    parameters = [p for name, p in model.named_parameters() if p.requires_grad and not name.startswith("codec.")]
+    optimizer = torch.optim.AdamW(parameters, lr=loop.lr, betas=(0.9, 0.98), weight_decay=loop.weight_decay)
+    ema = Ema(model, loop.ema)
+    if run.resume(model=model, optimizer=optimizer, ema=ema) and run.finished:
+        return run.last_figures()
+    make = CollectionBatches(train, loop.batch_size, config.data.outputs, model.config.token_samples, loop.seed)
+    for batch in batches(make, run):
+        if run.done:
+            break
+        for group in optimizer.param_groups:
+            group["lr"] = run.learning_rate()
+        text = torch.stack([words(phrases) for phrases in batch["phrases"]])
+        batch = to_device(batch | {"text": text}, run.device)
+        with run.autocast(), _attention(run.device):
+            mixture = model.latents(batch["mixture"][:, None])
+            outputs = model.latents(batch["outputs"].flatten(0, 1)[:, None]).unflatten(0, batch["outputs"].shape[:2])
+            grid = judge_grid(model, mixture, outputs, batch["text"])
+        terms = losses(grid, batch)
+        loss = sum(config.weights[name] * value for name, value in terms.items())
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        average_gradients(parameters)
+        norm = torch.nn.utils.clip_grad_norm_(parameters, loop.clip)
+        if bool(norm.isfinite()):
+            optimizer.step()
+            ema.update(model)
+        run.step += 1
+        run.track(terms | {"loss": loss, "gradient": norm})
+        if run.step % loop.valid_every == 0:
+            with ema.swapped(model):
+                run.write(validate(model.eval(), held_out, config.data.valid_mixtures))
+            model.train()
+        if run.save_due():
+            run.save(model=model, optimizer=optimizer, ema=ema)
+    run.save(model=model, optimizer=optimizer, ema=ema)
+    with ema.swapped(model):
+        found = validate(model.eval(), held_out, config.data.valid_mixtures)
+        if run.rank == 0:
+            checkpoints.save(model, run.folder / "model")
+    run.write(found)
+    run.plot()
+    return found
+
+
+@hydra.main(version_base="1.3", config_path="pkg://configs", config_name="judge")
+def main(config: DictConfig) -> None:
+    OmegaConf.resolve(config)
+    fit(config)
+
+
+if __name__ == "__main__":
+    main()
