@@ -6,6 +6,7 @@ names) and the tokenizer. Nothing is unpickled but plain tensors.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
@@ -37,9 +38,9 @@ def fetch(model: str | Path, revision: str | None = None) -> Path:
     Raises:
         UserError: as `peav.hub.resolve`.
     """
-    if revision is not None or Path(model).is_dir():
-        return hub.resolve(model, revision)
-    return hub.resolve(model, REVISION if str(model).endswith("sam-audio-judge") else None)
+    if revision is None and str(model).endswith("/sam-audio-judge") and not os.path.isdir(model):  # noqa: PTH112 never raises
+        revision = REVISION
+    return hub.resolve(model, revision)
 
 
 def is_published(settings: Mapping[str, Any]) -> bool:
