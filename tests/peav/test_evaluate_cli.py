@@ -16,6 +16,9 @@ from torch import Tensor
 
 import peav
 from peav import cli, console
+from peav.evaluation.embeddings import Embeddings
+from peav.evaluation.manifest import Item
+from peav.evaluation.store import Store
 
 RATE = 8_000
 WORDS = ("zero", "one", "two", "three", "four", "five")
@@ -71,16 +74,16 @@ def tone(path: Path, i: int, seconds: float = 0.5, before: float = 0.0) -> None:
     soundfile.write(path, np.where(times < before, 0.3 * other, 0.4 * own).astype(np.float32), RATE)
 
 
-def film(path: Path, i: int, sound: bool = True, seconds: float = 0.5) -> None:
-    """Grey, with the tone that goes with it."""
+def film(path: Path, i: int, sound: bool = True, seconds: float = 0.5, then: tuple[int, float] = (0, 0.0)) -> None:
+    """Grey, with the tone that goes with it; ``then`` another grey for some seconds, without sound."""
     av = pytest.importorskip("av")
     with av.open(str(path), "w") as container:
         pictures = container.add_stream("mpeg4", rate=10)
         pictures.width = pictures.height = 64
         pictures.pix_fmt = "yuv420p"
         voice = container.add_stream("pcm_s16le", rate=RATE, layout="mono") if sound else None
-        for _ in range(round(10 * seconds)):
-            grey = np.full((64, 64, 3), 40 * i, dtype=np.uint8)
+        for level in [i] * round(10 * seconds) + [then[0]] * round(10 * then[1]):
+            grey = np.full((64, 64, 3), 40 * level, dtype=np.uint8)
             container.mux(pictures.encode(av.VideoFrame.from_ndarray(grey, format="rgb24")))
         container.mux(pictures.encode())
         if voice is not None:
@@ -186,6 +189,21 @@ def test_a_long_film_is_seen_in_windows_at_no_more_than_so_many_pictures_a_secon
     film(Path("0.mkv"), 0, seconds=25.0)
     run(jsonl({"path": "0.mkv", "caption": "zero"}), "--direction", "text->video", "--fps", "2")
     assert senses.calls.count("video") == 3 and senses.shapes == {(20, 3, 64, 64), (10, 3, 64, 64)}
+
+
+def test_windows_count_by_their_length(senses):
+    film(Path("0.mkv"), 1, sound=False, seconds=10.0, then=(3, 4.0))
+    embeddings = Embeddings(senses, Store(), fps=1.0)
+    (vector,) = embeddings.media("video", [Item("0", video=Path("0.mkv"))])
+    torch.testing.assert_close(vector, torch.nn.functional.normalize(torch.tensor([0, 10.0, 0, 4, 0, 0, 0]), dim=0))
+
+
+def test_a_cache_tells_how_often_a_film_was_looked_at(senses):
+    film(Path("0.mkv"), 0)
+    path = jsonl({"path": "0.mkv", "caption": "zero"})
+    for fps, calls in (("2", 1), ("2", 1), ("5", 2)):
+        run(path, "--direction", "text->video", "--cache", "kept", "--fps", fps)
+        assert senses.calls.count("video") == calls
 
 
 def test_dual_softmax_says_so(senses):
