@@ -15,6 +15,7 @@ import typer
 from peav import console
 from peav.errors import UserError, shown
 from peav.evaluate_cli import evaluate
+from peav.localize_cli import localize
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -185,6 +186,7 @@ def _write_array(vectors: Sequence[Tensor], out: Path) -> None:
 
 
 app.command()(evaluate)
+app.command()(localize)
 
 if __name__ == "__main__":
     raise SystemExit(main())
