@@ -9,7 +9,7 @@ store        which shards count
 scan         files below a folder
 embedding    files to vectors, reading ahead of the model
 workers      the same in local processes, or on a dask cluster
-build        bring an index up to date with its folder
+builder      bring an index up to date with its folder
 search       the nearest rows, exactly (`approximate`: with faiss, among millions)
 query        text, sound, pictures, or two of them as one vector
 """
@@ -19,7 +19,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .build import Report, build
+    from .builder import Report, build
     from .search import Hit, Index
 
 __all__ = ["Hit", "Index", "Report", "build"]
@@ -28,9 +28,9 @@ __all__ = ["Hit", "Index", "Report", "build"]
 def __getattr__(name: str) -> Any:
     # torch takes seconds to import, which `--help` should not.
     if name in ("Report", "build"):
-        from . import build as module
+        from . import builder
 
-        return getattr(module, name)
+        return getattr(builder, name)
     if name in ("Hit", "Index"):
         from . import search
 
