@@ -50,8 +50,7 @@ class Embeddings:
         self.left_out: dict[str, set[str]] = {}
         config = getattr(model, "config", None)
         self._fixed: int | None = getattr(config, "video_frames", None)
-        side = getattr(getattr(config, "vision", None), "image_size", None)
-        self._size = None if side is None else (side, side)
+        self._size: tuple[int, int] | None = getattr(getattr(config, "vision", None), "image_size", None)
 
     def can(self, kind: str) -> bool:
         """Whether the model embeds ``kind``, e.g. "audio+text"."""

@@ -191,5 +191,5 @@ def _scale(model: Any, ask: str, answer: str, width: int) -> float:
     """What the model multiplies dot products of this pair with; 1 where that was never trained."""
     name = _PAIRS[frozenset({ask, answer})]
     unit = torch.eye(1, width, device=model.device)
-    scale = float((model.logits(name, unit, unit) - model.logits(name, unit, 0 * unit)).float())
+    scale = float((model.logits(name, unit, unit) - model.logits(name, unit, 0 * unit)).detach())
     return scale if scale > 0 else 1.0

@@ -177,9 +177,9 @@ def test_films_are_found_in_every_direction(senses):
 def test_a_model_of_few_pictures_sees_these_of_the_whole_film(senses):
     for i in range(2):
         film(Path(f"{i}.mkv"), i, seconds=12.0)
-    senses.config = SimpleNamespace(video_frames=4, vision=SimpleNamespace(image_size=32))
+    senses.config = SimpleNamespace(video_frames=4, vision=SimpleNamespace(image_size=(32, 48)))
     figures = named(run(jsonl(*({"path": f"{i}.mkv", "caption": WORDS[i]} for i in range(2)))))
-    assert senses.shapes == {(4, 3, 32, 32)}
+    assert senses.shapes == {(4, 3, 32, 48)}
     # Each film once by itself, and together with its sound in windows of 10 and 2 s.
     assert senses.calls.count("video") == 2 and senses.calls.count("audio+video") == 4
     assert {figure["R@1"] for figure in figures.values()} == {1.0}
