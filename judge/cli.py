@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from judge import serve_cli
+from judge import report_cli, serve_cli
 from peav import console
 from peav.console import Device, Json
 from peav.errors import UserError
@@ -227,6 +227,7 @@ def _number(name: str, value: float | None) -> str:
     return f"{value:.3f}" if name in ("similarity", "presence") else f"{value:.2f}"
 
 
+report_cli.register(app)
 serve_cli.register(app)
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from peav import console
+from peav.console import Device
 from peav.errors import UserError, shown
 
 _MIB = 1 << 20
@@ -31,9 +32,12 @@ def serve(
         ),
     ] = None,
     model: Annotated[
-        str | None, typer.Option(metavar="FOLDER", help="A model folder or hub id. Default: the model in the package.")
+        str | None, typer.Option(metavar="MODEL", help="A folder or a hub id. Default: the one in the package.")
     ] = None,
-    device: Annotated[str, typer.Option(metavar="NAME", help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
+    embedder: Annotated[
+        str | None, typer.Option(metavar="MODEL", help="Measures similarity. Default: the one in the package.")
+    ] = None,
+    device: Device = "auto",
     max_upload: Annotated[float, typer.Option(metavar="MIB", help="Largest request.")] = 64,
     max_seconds: Annotated[float, typer.Option(metavar="SECONDS", help="Longest sound.")] = 600,
     max_decoded: Annotated[float, typer.Option(metavar="MIB", help="Largest sound, unpacked.")] = 512,
@@ -77,7 +81,7 @@ def serve(
     def load() -> object:
         import judge
 
-        return judge.load(model, device=device)
+        return judge.load(model, device=device, embedder=embedder)
 
     run(load, settings)
 
