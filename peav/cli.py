@@ -15,6 +15,7 @@ import typer
 from peav import console
 from peav.errors import UserError, shown
 from peav.evaluate_cli import evaluate
+from peav.index_cli import index, search
 from peav.localize_cli import localize
 
 if TYPE_CHECKING:
@@ -67,11 +68,16 @@ def embed(
     ] = None,
     json: Json = False,
     force: Annotated[bool, typer.Option("--force", help="Replace FILE.npy if it exists.")] = False,
+    video: Annotated[
+        bool, typer.Option("--video", help="The pictures of video files instead of their sound; texts for them.")
+    ] = False,
     model: Model = None,
     device: Device = "auto",
 ) -> None:
     """Embed files and texts. Long files are embedded in windows of 10 s and averaged."""
     from peav import media
+    from peav.excerpts import Recipe, check_can, embed_path
+    from peav.media.video import probe_video
     from peav.windows import embed_file, embed_texts
 
     files, texts = files or [], text or []
@@ -83,12 +89,16 @@ def embed(
         _check_array(out, force)
     console.check_device(device)
     for path in files:
-        media.probe(path)
+        probe_video(path) if video else media.probe(path)
 
     embedder = _load(model, device)
-    vectors = [embed_file(embedder, path) for path in files]
-    if texts:
-        vectors += list(embed_texts(embedder, texts))
+    if video:
+        check_can(embedder, Recipe("video"))
+        vectors = [embed_path(embedder, path, Recipe("video")) for path in files]
+        vectors += list(embedder.embed(text=[words.strip() for words in texts], text_for="video")) if texts else []
+    else:
+        vectors = [embed_file(embedder, path) for path in files]
+        vectors += list(embed_texts(embedder, texts)) if texts else []
     names = [*map(str, files), *texts]
     if out is not None:
         _write_array(vectors, out)
@@ -186,7 +196,9 @@ def _write_array(vectors: Sequence[Tensor], out: Path) -> None:
 
 
 app.command()(evaluate)
+app.command()(index)
 app.command()(localize)
+app.command()(search)
 
 if __name__ == "__main__":
     raise SystemExit(main())

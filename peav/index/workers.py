@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from peav.errors import UserError, shown
 from peav.excerpts import Recipe, check_can
@@ -49,8 +49,9 @@ class Source:
         if self.loader is not None:
             return self.loader()
         import peav
+        from peav.frame import clip_level
 
-        return cast("PEAV", peav.load(self.model, device=self.device))  # what is none is refused by `check_can`
+        return clip_level(peav.load(self.model, device=self.device))
 
 
 @dataclass(frozen=True)

@@ -47,7 +47,7 @@ class Tones:
         if video is not None:
             self.pictures += [len(images) for images in video]
             found.append(torch.stack([images.float().mean((0, 2, 3)) for images in video]))
-        # Of a pair the second counts twice, which no mean of two does.
+        # Of a pair the first of text, audio, video counts twice, which it does in no mean.
         mixed = sum(normalize(part, dim=-1) * (place + 1) for place, part in enumerate(reversed(found)))
         return 2 * normalize(mixed, dim=-1)
 
