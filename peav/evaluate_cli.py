@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     from peav.evaluation.manifest import Item
     from peav.evaluation.sets import EvaluationSet
 
-THRESHOLD = 0.3  # as `peav.evaluation.frames.THRESHOLD`, which is not imported for the sake of --help
-
 
 def evaluate(
     manifest: Annotated[
@@ -59,8 +57,8 @@ def evaluate(
         typer.Option(metavar="T", help="Of the dual softmax. Default: the model's own scale, for cosines 100."),
     ] = None,
     threshold: Annotated[
-        float, typer.Option(metavar="P", help="Probability above which a frame is on, for spans.")
-    ] = THRESHOLD,
+        float | None, typer.Option(metavar="P", help="Probability above which a frame is on. Default: the model's own.")
+    ] = None,
     fps: Annotated[
         float | None, typer.Option(metavar="N", help="Look at no more than N pictures a second. Default: all.")
     ] = None,
@@ -159,7 +157,7 @@ def _check(
     directions: Sequence[str],
     dsl: bool,
     temperature: float | None,
-    threshold: float,
+    threshold: float | None,
     fps: float | None,
 ) -> None:
     from peav.evaluation.sets import DIRECTIONS, TASKS
@@ -169,7 +167,7 @@ def _check(
             raise UserError(f"--{what} {shown(unknown[0], 40)} is unknown; choose {', '.join(known)}")
     if temperature is not None and (not dsl or not 0 < temperature < float("inf")):
         raise UserError(f"--temperature {temperature:g} belongs to --dsl and is above 0")
-    if not 0 <= threshold <= 1:
+    if threshold is not None and not 0 <= threshold <= 1:
         raise UserError(f"--threshold {threshold:g} is a probability; give 0 to 1")
     if fps is not None and not 0 < fps < float("inf"):
         raise UserError(f"--fps {fps:g}: give more than 0 pictures a second")

@@ -12,11 +12,11 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
-import torch.nn.functional as F_
 from torch import Tensor
 
 from .. import media, windows
 from ..errors import UserError, shown
+from ..excerpts import Mean
 from .manifest import VIDEO, Item
 from .store import Store, file_key, key_of
 
@@ -127,16 +127,17 @@ class Embeddings:
         if kind == "video" and self._fixed is not None:
             frames = self._frames(item, item.start, item.end)
             return self._embed(video=[frames], texts=texts)
-        parts, weights = [], []
-        for start, end in _cuts(item, kind):
+        means = [Mean() for _ in texts or ("",)]
+        late = _delay(item) if kind == "audio+video" else 0.0
+        for start, end in _cuts(item, kind, late):
             given = {}
             if "audio" in kind:
                 given["audio"] = [self._sound(item, start, end)]
             if "video" in kind:
-                given["video"] = [self._frames(item, start, end)]
-            parts.append(self._embed(**given, texts=texts))
-            weights.append(end - start)
-        return _averaged(parts, weights)
+                given["video"] = [self._frames(item, start + late, end + late)]
+            for mean, vector in zip(means, self._embed(**given, texts=texts), strict=True):
+                mean.add(vector, end - start)
+        return torch.stack([vector for mean in means if (vector := mean.result()) is not None])
 
     def _embed(self, *, texts: Sequence[str] = (), **given: list[Tensor]) -> Tensor:
         times = max(1, len(texts))
@@ -170,17 +171,15 @@ class Embeddings:
         return read_frames(item.video, start=start, end=end, **many, **small)[0]
 
 
-def _averaged(parts: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
-    """Mean of ``[C, E]`` by weight; unit vectors stay unit vectors."""
-    if len(parts) == 1:
-        return parts[0]
-    unit = all(math.isclose(float(length), 1.0, abs_tol=1e-3) for part in parts for length in part.norm(dim=-1))
-    total = sum((part * weight for part, weight in zip(parts, weights, strict=True)), torch.zeros_like(parts[0]))
-    return F_.normalize(total, dim=-1) if unit else total / sum(weights)
+def _delay(item: Item) -> float:
+    """Seconds by which the sound of a film begins after the film; pictures are asked for by the film's clock."""
+    if item.audio is None or item.audio != item.video:
+        return 0.0
+    return max(0.0, media.probe(item.audio).start_seconds)
 
 
-def _cuts(item: Item, kind: str) -> list[tuple[float, float]]:
-    """Windows of the item in seconds; a short rest at the end belongs to the last one."""
+def _cuts(item: Item, kind: str, late: float = 0.0) -> list[tuple[float, float]]:
+    """Windows of the item in seconds of its sound, if that counts; a short rest at the end belongs to the last one."""
     start, end = item.start, item.end
     ends = [] if end is None else [end]
     if "audio" in kind and item.audio is not None and (seconds := media.probe(item.audio).seconds) is not None:
@@ -188,7 +187,7 @@ def _cuts(item: Item, kind: str) -> list[tuple[float, float]]:
     if "video" in kind and item.video is not None:
         from ..media.video import probe_video
 
-        ends.append(probe_video(item.video).seconds)
+        ends.append(probe_video(item.video).seconds - late)
     if not ends or min(ends) <= start:
         raise UserError(f"{shown(item.id)}: nothing from {start:g} s on; check start and end in the manifest")
     length = min(ends) - start

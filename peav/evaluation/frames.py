@@ -7,15 +7,15 @@ with DCASE's collar (`peav.evaluation.detection.match_spans`).
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from .. import media
 from ..errors import UserError
-from ..frame import find_spans
+from ..localize import OVERLAP, WINDOW, frame_logits
+from ..spans import THRESHOLD, find_spans
 from .classification import classes_of
 from .detection import Counts, auroc, frame_truth, match_spans, mean_defined
 from .embeddings import Embeddings, first_sample, until
@@ -24,8 +24,7 @@ from .manifest import Item
 from .sets import EvaluationSet
 from .store import file_key, key_of
 
-CHUNK, CONTEXT = 30.0, 2.0  # seconds heard at a time, and before and after each chunk
-THRESHOLD = 0.3  # probability above which a frame is on, as published
+_LOWEST = -1e4  # log-odds in a silent recording, of which no model says anything
 
 
 def can_frames(items: Sequence[Item], embeddings: Embeddings) -> bool:
@@ -34,9 +33,15 @@ def can_frames(items: Sequence[Item], embeddings: Embeddings) -> bool:
 
 
 def evaluate_frames(
-    items: Sequence[Item], embeddings: Embeddings, what: EvaluationSet, *, threshold: float = THRESHOLD
+    items: Sequence[Item], embeddings: Embeddings, what: EvaluationSet, *, threshold: float | None = None
 ) -> list[Figure]:
-    """Figures over all classes, and for each class."""
+    """Figures over all classes, and for each class.
+
+    Args:
+        threshold: probability above which a frame is on; None: the model's own, which for published ones is 0.3.
+    """
+    if threshold is None:
+        threshold = getattr(embeddings.model, "frame_threshold", THRESHOLD)
     items = [item for item in items if item.events is not None and item.audio is not None]
     classes = classes_of(what, [_with_labels(item) for item in items])
     if not classes:
@@ -59,7 +64,7 @@ def evaluate_frames(
         for c, name in enumerate(classes):
             true = [(event.start, event.end) for event in item.events or () if event.label == name]
             truth[c] = frame_truth(true, logits.shape[1], step)
-            counts[c] += match_spans(found[c], true)
+            counts[c] += match_spans([(span.start, span.end) for span in found[c]], true)
         scores.append(logits)
         truths.append(truth)
     if not scores:
@@ -89,45 +94,16 @@ def class_logits(item: Item, embeddings: Embeddings, classes: Sequence[str], wha
     """Log-odds ``[C, F]`` that each class sounds in each frame: the mean over its templates."""
     assert item.audio is not None
     prompts = [text for name in classes for text in what.prompts(name)]
-    key = key_of("frames", CHUNK, CONTEXT, file_key(item.audio), item.start, item.end, *prompts)
+    key = key_of("frames", WINDOW, OVERLAP, file_key(item.audio), item.start, item.end, *prompts)
     kept = embeddings.store.get(key)
     if kept is None:
-        parts = [part.float().cpu() for part in _logits(embeddings.model, item, prompts)]
-        if not parts:
-            raise UserError(f"{item.id}: holds no sound from {item.start:g} s on; check start and end")
-        made = torch.cat(parts, dim=1).unflatten(0, (len(classes), len(what.templates))).mean(1)
-        embeddings.store.put(key, made.numpy())
+        with media.stream(item.audio, 1 << 16, first_sample(item)) as blocks:
+            rate = blocks.info.sample_rate
+            heard = frame_logits(embeddings.model, until(blocks, item, rate), rate, prompts)
+        made = heard.logits.clamp(min=_LOWEST).unflatten(0, (len(classes), len(what.templates))).mean(1)
         kept = made.numpy()
+        embeddings.store.put(key, kept)
     return kept
-
-
-def _logits(model, item: Item, texts: Sequence[str]) -> Iterator[Tensor]:
-    """Log-odds ``[Q, F']``, chunk by chunk, each heard with what comes before and after it."""
-    hop = round(model.frame_seconds * model.sample_rate)  # samples
-    size, context = round(CHUNK / model.frame_seconds), round(CONTEXT / model.frame_seconds)  # frames
-    heard = torch.zeros(0)
-    first = True  # whether `heard` begins with the clip, not with what comes before its chunk
-    for part in _mono(model, item):
-        heard = torch.cat((heard, part))
-        while len(heard) > (size + (1 if first else 2) * context) * hop:
-            skip = 0 if first else context
-            window = heard[: (skip + size + context) * hop]
-            yield model.frame_logits(audio=[window.to(model.device)], text=texts)[0][:, skip : skip + size]
-            heard, first = heard[(skip + size - context) * hop :], False
-    skip = 0 if first else context
-    if len(heard) > skip * hop:
-        yield model.frame_logits(audio=[heard.to(model.device)], text=texts)[0][:, skip:]
-
-
-def _mono(model, item: Item) -> Iterator[Tensor]:
-    """The item's sound in pieces ``[T]`` at the model's rate."""
-    assert item.audio is not None
-    with media.stream(item.audio, 1 << 18, first_sample(item)) as blocks:
-        rate = blocks.info.sample_rate
-        resampler = media.StreamResampler(rate, model.sample_rate)
-        for block in until(blocks, item, rate):
-            yield resampler.push(block.float().mean(0)).cpu()
-        yield resampler.flush().cpu()
 
 
 def _with_labels(item: Item) -> Item:

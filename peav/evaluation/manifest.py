@@ -4,29 +4,32 @@
 path     the file, relative to the manifest; a video counts as audio and video
 audio    instead of ``path``, or beside it: the file with the sound
 video    instead of ``path``, or beside it: the file with the pictures
-captions texts that describe the item (or ``caption``, one)
+captions texts that describe the item (or ``caption``, one); or by what they describe: ``{"audio": [...],
+         "video": [...], "audio_video": [...]}``
 labels   its classes (or ``label``, one)
 events   what sounds when: ``[{"label": ..., "start": seconds, "end": seconds}, ...]``, empty for nothing
-start    seconds; only what follows counts, if the file is longer than the item (``end`` likewise)
+start    seconds; only what follows counts, if the file is longer than the item
+end      seconds of the file; or ``seconds``, the length from ``start`` on
 split    kept apart by ``--split``
 id       a name for messages; by default that of the file
 ======== ==============================================================================================
 
-Everything but a file is optional, and further fields are carried by the file and ignored here; so the training
-manifest of `peav.clips` is one of these.
+Everything but a file is optional, and further fields are ignored; so the training manifests of `peav.clips` and
+`peav.films` are such manifests.
 """
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from ..errors import UserError, shown
 
+KINDS = ("audio", "video", "audio_video")  # what captions may describe
 VIDEO = frozenset({".mp4", ".mkv", ".webm", ".mov", ".avi", ".m4v", ".mpg", ".mpeg", ".ts", ".flv", ".3gp", ".wmv"})
 
 
@@ -41,7 +44,11 @@ class Event:
 
 @dataclass(frozen=True)
 class Item:
-    """One clip: its files and what is known of it. ``events`` is None where nothing is said of times."""
+    """One clip: its files and what is known of it.
+
+    ``captions`` describe all of it, ``captions_of`` its "audio", "video" or "audio_video". ``events`` is None where
+    nothing is said of times.
+    """
 
     id: str
     audio: Path | None = None
@@ -52,6 +59,11 @@ class Item:
     start: float = 0.0  # seconds
     end: float | None = None  # seconds
     split: str | None = None
+    captions_of: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+    def texts(self, kind: str) -> tuple[str, ...]:
+        """The captions of its "audio", "video" or "audio_video"; those of the whole item describe each."""
+        return self.captions_of.get(kind, ()) if self.captions_of else self.captions
 
     @property
     def files(self) -> tuple[Path, ...]:
@@ -149,13 +161,16 @@ def _item(line: str, where: str, folder: Path) -> Item:
         raise UserError(f"{where} names no file; give path, audio or video")
     item = Item(
         id=_text(row, "id", where) or next(name for name in files.values() if name),
-        captions=_texts(row, "captions", "caption", where),
+        captions=() if isinstance(row.get("captions"), dict) else _texts(row, "captions", "caption", where),
         labels=_texts(row, "labels", "label", where),
         events=_events(row, where),
         start=_seconds(row, "start", where) or 0.0,
         end=_seconds(row, "end", where),
         split=_text(row, "split", where),
+        captions_of=_captions_of(row, where),
     )
+    if item.end is None and (length := _seconds(row, "seconds", where)):
+        item = replace(item, end=item.start + length)
     if item.end is not None and item.end <= item.start:
         raise UserError(f"{where} ends at {item.end:g} s, before it starts at {item.start:g} s; exchange them")
     if files["path"]:
@@ -179,6 +194,16 @@ def _texts(row: dict[str, Any], many: str, one: str, where: str) -> tuple[str, .
     if not isinstance(values, list) or not all(isinstance(text, str) and text.strip() for text in values):
         raise UserError(f"{where} field '{many}' is {shown(repr(values), 60)}; give a list of texts")
     return tuple(dict.fromkeys(text.strip() for text in values))
+
+
+def _captions_of(row: dict[str, Any], where: str) -> dict[str, tuple[str, ...]]:
+    given = row.get("captions")
+    if not isinstance(given, dict):
+        return {}
+    if unknown := sorted(set(given) - set(KINDS)):
+        raise UserError(f"{where} has captions of '{shown(unknown[0], 40)}'; give those of {', '.join(KINDS)}")
+    found = {kind: _texts(given, kind, "", where) for kind in KINDS}
+    return {kind: texts for kind, texts in found.items() if texts}
 
 
 def _seconds(row: dict[str, Any], name: str, where: str) -> float | None:
@@ -213,7 +238,9 @@ def _row(item: Item, folder: Path) -> dict[str, Any]:
         row["path"] = _relative(item.audio, folder)
     else:
         row |= {name: _relative(file, folder) for name in ("audio", "video") if (file := getattr(item, name))}
-    if item.captions:
+    if item.captions_of:
+        row["captions"] = {kind: list(texts) for kind, texts in item.captions_of.items()}
+    elif item.captions:
         row["captions"] = list(item.captions)
     if item.labels:
         row["labels"] = list(item.labels)

@@ -52,18 +52,26 @@ def match_of(what: EvaluationSet, items: Sequence[Item]) -> str:
         return what.match
     classes = Counter(label for item in items for label in item.labels)
     shared = bool(classes) and max(classes.values()) > 1
-    return "label" if shared and any(item.captions for item in items) else "item"
+    return "label" if shared and any(item.captions or item.captions_of for item in items) else "item"
 
 
 def directions_of(what: EvaluationSet, items: Sequence[Item], embeddings: Embeddings, match: str) -> list[str]:
     """Directions of the set, or all, that the items and the model allow."""
     has = {"audio": any(item.audio for item in items), "video": any(item.video for item in items)}
-    has["text"] = any(item.captions or (match == "label" and item.labels) for item in items)
 
-    def allowed(kind: str) -> bool:
-        return embeddings.can(kind) and all(has[part] for part in kind.split("+"))
+    def allowed(kind: str, partner: str) -> bool:
+        worded = any(item.texts(_described(partner)) for item in items) or (
+            kind == "text" and match == "label" and any(item.labels for item in items)
+        )
+        return embeddings.can(kind) and all(worded if part == "text" else has[part] for part in kind.split("+"))
 
-    return [name for name in what.directions or DIRECTIONS if all(allowed(kind) for kind in name.split("->"))]
+    pairs = {name: name.split("->") for name in what.directions or DIRECTIONS}
+    return [name for name, (ask, answer) in pairs.items() if allowed(ask, answer) and allowed(answer, ask)]
+
+
+def _described(partner: str) -> str:
+    """What texts describe, alone or joined with something: the partner that they are compared with."""
+    return TEXT_FOR.get(partner, "audio")
 
 
 def retrieve(
@@ -121,43 +129,44 @@ class _Sides:
         """The side of ``kind`` in a comparison with ``partner``."""
         # Only texts have an embedding for each partner; and texts alone know items by their words.
         worded = self.match == "text" and "text" in (kind, partner)
-        key = kind, (TEXT_FOR[partner] if kind == "text" else "") + ("worded" if worded else "")
+        described = _described(partner)
+        key = kind, (described if kind == "text" else "") + ("worded" if worded else "")
         if key not in self._made:
-            made = self._texts(TEXT_FOR[partner]) if kind == "text" else self._things(kind, worded)
+            made = self._texts(described) if kind == "text" else self._things(kind, described, worded)
             self._made[key] = made
         return self._made[key]
 
     def _texts(self, text_for: str) -> Side:
         pairs: list[tuple[str, frozenset[Any]]]
         if self.match == "item":
-            pairs = [(text, frozenset({i})) for i, item in enumerate(self.items) for text in item.captions]
+            pairs = [(text, frozenset({i})) for i, item in enumerate(self.items) for text in item.texts(text_for)]
         elif self.match == "text":
-            texts = dict.fromkeys(text for item in self.items for text in item.captions)
+            texts = dict.fromkeys(text for item in self.items for text in item.texts(text_for))
             pairs = [(text, frozenset({text})) for text in texts]
         else:
             classes: dict[str, set[str]] = {}
             for item in self.items:
-                for text in (*item.captions, *map(self.what.words, item.labels)):
+                for text in (*item.texts(text_for), *map(self.what.words, item.labels)):
                     classes.setdefault(text, set()).update(item.labels)
             pairs = [(text, frozenset(labels)) for text, labels in classes.items()]
         if not pairs:
             return Side(torch.zeros(0, 1), [])
         return Side(self.embeddings.texts([text for text, _ in pairs], text_for), [keys for _, keys in pairs])
 
-    def _things(self, kind: str, worded: bool) -> Side:
+    def _things(self, kind: str, described: str, worded: bool) -> Side:
         if kind.endswith("+text"):
-            many = self.embeddings.joined(kind, self.items, [item.captions for item in self.items])
+            many = self.embeddings.joined(kind, self.items, [item.texts(described) for item in self.items])
         else:
             many = [None if one is None else [one] for one in self.embeddings.media(kind, self.items)]
-        found = [(vector, self._keys(i, worded)) for i, own in enumerate(many) for vector in own or ()]
+        found = [(vector, self._keys(i, kind, worded)) for i, own in enumerate(many) for vector in own or ()]
         if not found:
             return Side(torch.zeros(0, 1), [])
         return Side(torch.stack([vector for vector, _ in found]), [keys for _, keys in found])
 
-    def _keys(self, i: int, worded: bool) -> frozenset[Any]:
+    def _keys(self, i: int, kind: str, worded: bool) -> frozenset[Any]:
         if self.match == "label":
             return frozenset(self.items[i].labels)
-        return frozenset(self.items[i].captions) if worded else frozenset({i})
+        return frozenset(self.items[i].texts(TEXT_FOR[kind])) if worded else frozenset({i})
 
 
 def _answerable(queries: Side, candidates: Side, similar: bool) -> Side:

@@ -31,7 +31,7 @@ class Options:
     cosine: bool = False
     dual: bool = False
     temperature: float | None = None
-    threshold: float = frames.THRESHOLD
+    threshold: float | None = None
     cache: str | os.PathLike | None = None
     fps: float | None = None
     lenient: bool = False

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from fractions import Fraction
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -74,8 +75,10 @@ def tone(path: Path, i: int, seconds: float = 0.5, before: float = 0.0) -> None:
     soundfile.write(path, np.where(times < before, 0.3 * other, 0.4 * own).astype(np.float32), RATE)
 
 
-def film(path: Path, i: int, sound: bool = True, seconds: float = 0.5, then: tuple[int, float] = (0, 0.0)) -> None:
-    """Grey, with the tone that goes with it; ``then`` another grey for some seconds, without sound."""
+def film(
+    path: Path, i: int, sound: bool = True, seconds: float = 0.5, then: tuple[int, float] = (0, 0.0), late: float = 0.0
+) -> None:
+    """Grey, with its tone from ``late`` seconds on; ``then`` another grey for some seconds, without sound."""
     av = pytest.importorskip("av")
     with av.open(str(path), "w") as container:
         pictures = container.add_stream("mpeg4", rate=10)
@@ -89,7 +92,7 @@ def film(path: Path, i: int, sound: bool = True, seconds: float = 0.5, then: tup
         if voice is not None:
             wave = 13_000 * np.sin(2 * np.pi * 300 * (i + 1) * np.arange(round(seconds * RATE)) / RATE)
             frame = av.AudioFrame.from_ndarray(wave.astype(np.int16)[None], format="s16", layout="mono")
-            frame.rate = RATE
+            frame.rate, frame.pts, frame.time_base = RATE, round(late * RATE), Fraction(1, RATE)
             container.mux(voice.encode(frame))
             container.mux(voice.encode())
 
@@ -174,6 +177,18 @@ def test_films_are_found_in_every_direction(senses):
     assert list(named(alone)) == ["video->audio", "text->audio+video"]
 
 
+def test_captions_of_sound_and_sight_are_used_for_what_they_describe(senses):
+    for i in range(3):
+        film(Path(f"{i}.mkv"), i)
+    # What the captions say of the sights is right, what they say of the sounds is turned around.
+    captions = [{"video": [WORDS[i]], "audio": [WORDS[2 - i]]} for i in range(3)]
+    figures = named(run(jsonl(*({"path": f"{i}.mkv", "captions": own} for i, own in enumerate(captions)))))
+    assert "text->audio+video" not in figures and figures["text->video"]["R@1"] == 1
+    assert figures["text->audio"]["R@1"] == pytest.approx(1 / 3)
+    # Sound with the right words of the sight finds it; sight with the wrong words of the sound only draws.
+    assert figures["audio+text->video"]["R@1"] == 1 and figures["video+text->audio"]["R@1"] == pytest.approx(2 / 3)
+
+
 def test_a_model_of_few_pictures_sees_these_of_the_whole_film(senses):
     for i in range(2):
         film(Path(f"{i}.mkv"), i, seconds=12.0)
@@ -189,6 +204,14 @@ def test_a_long_film_is_seen_in_windows_at_no_more_than_so_many_pictures_a_secon
     film(Path("0.mkv"), 0, seconds=25.0)
     run(jsonl({"path": "0.mkv", "caption": "zero"}), "--direction", "text->video", "--fps", "2")
     assert senses.calls.count("video") == 3 and senses.shapes == {(20, 3, 64, 64), (10, 3, 64, 64)}
+
+
+def test_sound_that_begins_late_is_seen_with_the_pictures_of_its_time(senses):
+    film(Path("0.mkv"), 1, seconds=1.0, then=(3, 1.0), late=1.0)
+    item = Item("0", audio=Path("0.mkv"), video=Path("0.mkv"))
+    (vector,) = Embeddings(senses, Store()).media("audio+video", [item])
+    half = 0.5**0.5
+    torch.testing.assert_close(vector, torch.tensor([0, half, 0, half, 0, 0, 0]))  # tone 1 with grey 3
 
 
 def test_windows_count_by_their_length(senses):
@@ -413,10 +436,3 @@ def test_help_does_not_import_torch():
     code = "import sys; from peav import cli; cli.main(['evaluate', '--help']); sys.exit('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0 and "--write-manifest" in done.stdout
-
-
-def test_defaults_that_are_written_twice_agree():
-    from peav import evaluate_cli
-    from peav.evaluation import frames
-
-    assert evaluate_cli.THRESHOLD == frames.THRESHOLD

@@ -59,6 +59,19 @@ def test_a_sound_file_has_no_pictures_and_a_split_is_kept_apart(tmp_path):
         manifest.read(path, "test")
 
 
+def test_captions_may_be_of_sound_or_sight(tmp_path):
+    captions = {"audio": ["a bark"], "video": ["a dog", "a big dog"], "audio_video": []}
+    row = {"audio": "a.wav", "video": "a.mp4", "captions": captions, "start": 1, "seconds": 2}
+    (item,) = manifest.read(lines(tmp_path / "m.jsonl", row))
+    assert item.texts("audio") == ("a bark",) and len(item.texts("video")) == 2 and item.texts("audio_video") == ()
+    assert (item.start, item.end) == (1.0, 3.0)
+    manifest.write([item], tmp_path / "again.jsonl")
+    assert manifest.read(tmp_path / "again.jsonl") == [item]
+    assert Item("x", captions=("both",)).texts("audio") == Item("x", captions=("both",)).texts("video") == ("both",)
+    with pytest.raises(UserError, match="has captions of 'music'; give those of audio, video, audio_video"):
+        manifest.read(lines(tmp_path / "m.jsonl", {"audio": "a.wav", "captions": {"music": ["x"]}}))
+
+
 def test_the_training_manifest_is_one_of_these(pool):
     items = manifest.read(pool, "valid")
     assert len(items) == 9 and items[0].labels == ("violin",) and items[0].captions == ("one violin", "a nice violin")

@@ -167,15 +167,29 @@ def test_the_micro_auroc_pools_classes_and_clips(tmp_path, small):
     assert everything.values["AUROC"] == pytest.approx(auroc(logits.ravel(), truth.ravel()))
 
 
-def test_a_long_clip_is_heard_in_chunks_and_answers_as_a_whole(tmp_path, small, monkeypatch):
-    item = clip(tmp_path / "a.wav", 12.3, [(1.9, 2.3), (5.5, 8.1), (12.0, 12.3)])
-    whole = frames.class_logits(item, Embeddings(Ears(), Store()), ["high"], WHAT)
-    monkeypatch.setattr(frames, "CHUNK", 2.0)
-    monkeypatch.setattr(frames, "CONTEXT", 0.4)
+def test_a_clip_longer_than_a_window_is_still_right_everywhere(tmp_path, small):
+    item = clip(tmp_path / "a.wav", 75.0, [(1.6, 2.4), (27.2, 33.2), (70.0, 74.96)])
     ears = Ears()
-    parts = frames.class_logits(item, Embeddings(ears, Store()), ["high"], WHAT)
-    assert len(ears.heard) > 4 and max(ears.heard) <= 2.8 * RATE + HOP
-    np.testing.assert_allclose(parts, whole, atol=1e-6)
+    everything, *_ = frames.evaluate_frames([item], Embeddings(ears, Store()), EvaluationSet("s"))
+    assert len(ears.heard) == 3 and max(ears.heard) == 30 * RATE
+    assert everything.counts["frames"] == 75 * 25 and everything.values["AUROC"] == everything.values["event F1"] == 1
+
+
+def test_digital_silence_is_below_everything(tmp_path, small):
+    loud = clip(tmp_path / "a.wav", 1.0, [(0.0, 0.4)])
+    soundfile.write(tmp_path / "s.wav", np.zeros(RATE), RATE)
+    silent = Item("s", audio=tmp_path / "s.wav", events=())
+    everything, *_ = frames.evaluate_frames([loud, silent], Embeddings(Ears(), Store()), EvaluationSet("s"))
+    assert everything.counts["frames"] == 50 and everything.values["AUROC"] == everything.values["event F1"] == 1
+
+
+def test_the_threshold_is_the_models_unless_one_is_given(tmp_path, small):
+    item = clip(tmp_path / "a.wav", 1.0, [(0.0, 0.4)])
+    ears = Ears()
+    ears.frame_threshold = 1.0  # so that nothing is above it
+    embeddings, what = Embeddings(ears, Store()), EvaluationSet("s")
+    assert frames.evaluate_frames([item], embeddings, what)[0].values["event F1"] == 0
+    assert frames.evaluate_frames([item], embeddings, what, threshold=0.5)[0].values["event F1"] == 1
 
 
 def test_an_excerpt_is_heard_alone(tmp_path, small):
