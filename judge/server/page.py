@@ -12,7 +12,7 @@ _STYLE = """
 :root { color-scheme: light dark; }
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 50rem; margin: 2rem auto; padding: 0 1rem; }
 code, pre { font-family: ui-monospace, monospace; font-size: .9em; }
-pre { overflow-x: auto; padding: .75rem; border: 1px solid #8888; border-radius: .4rem; }
+pre { white-space: pre-wrap; overflow-wrap: anywhere; padding: .75rem; border: 1px solid #8888; border-radius: .4rem; }
 table { border-collapse: collapse; width: 100%; }
 th, td { text-align: left; vertical-align: top; padding: .3rem .6rem .3rem 0; border-bottom: 1px solid #8886; }
 h2 { margin-top: 2.5rem; }
@@ -42,7 +42,7 @@ def page(document: dict[str, Any], with_token: bool) -> str:
 def _operation(path: str, method: str, operation: dict[str, Any], with_token: bool) -> list[str]:
     parts = [
         f"<h2><code>{escape(method.upper())} {escape(path)}</code></h2>",
-        f"<p>{escape(operation.get('description', operation.get('summary', '')))}</p>",
+        f"<p>{escape(operation.get('description', operation.get('summary', '')).replace('`', ''))}</p>",
     ]
     body = operation.get("requestBody")
     if body:

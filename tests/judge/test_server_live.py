@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import random
+import re
 import signal
 import socket
 import subprocess
@@ -233,6 +234,18 @@ def test_a_refused_upload_still_gets_its_answer(live, is_declared):
 
     answer = httpx.post(live.url + "/v1/score", content=body(), headers=headers, timeout=20)
     assert answer.status_code == 413
+
+
+def test_the_five_lines_of_the_docs_work(live, tmp_path, monkeypatch, capsys):
+    pytest.importorskip("requests")
+    text = (ROOT / "docs" / "judge-server.md").read_text(encoding="utf-8")
+    code = re.search(r"```python\n(.*?)```", text, re.DOTALL)[1]
+    assert len([line for line in code.splitlines() if line]) <= 5 and "http://127.0.0.1:8000" in code
+    monkeypatch.chdir(tmp_path)
+    Path("mix.wav").write_bytes(sound())
+    Path("guitar.wav").write_bytes(sound(0.25))
+    exec(code.replace("http://127.0.0.1:8000", live.url), {})
+    assert float(capsys.readouterr().out) == pytest.approx(0.25, abs=1e-4)
 
 
 @pytest.mark.skipif(os.name == "nt", reason="signals")
