@@ -80,8 +80,9 @@ def cached_backward(
         if extra is not None:
             share = sizes[i] / sum(sizes)
             more, parts = extra(chunk)
-            roots.append(share * more)
-            slopes.append(torch.ones_like(more))
+            if more.requires_grad:
+                roots.append(share * more)
+                slopes.append(torch.ones_like(more))
             total = total + share * more.detach()
             terms |= {name: terms.get(name, torch.zeros_like(part)) + share * part.detach()
                       for name, part in parts.items()}

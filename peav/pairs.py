@@ -48,20 +48,24 @@ class Pair:
 
     rows: str
     columns: str
-    stored: bool  # whether a model keeps its scale and bias
+    stored_as: str  # the pair whose scale and bias a model keeps: itself, or the nearest one
+
+    @property
+    def ends(self) -> tuple[str, str]:
+        return self.rows, self.columns
 
 
 PAIRS = {
-    "audio_video": Pair("audio", "video", True),
-    "text_audio": Pair("audio", "text_audio", True),
-    "text_audio_of_video": Pair("video", "text_audio", False),
-    "text_audio_of_audio_video": Pair("audio_video", "text_audio", False),
-    "text_video": Pair("video", "text_video", True),
-    "text_audio_video": Pair("audio_video", "text_audio_video", True),
-    "text_audio_video_of_audio": Pair("audio", "text_audio_video", False),
-    "text_audio_video_of_video": Pair("video", "text_audio_video", False),
-    "audio_plus_text": Pair("audio_plus_text", "video", True),
-    "video_plus_text": Pair("video_plus_text", "audio", True),
+    "audio_video": Pair("audio", "video", "audio_video"),
+    "text_audio": Pair("audio", "text_audio", "text_audio"),
+    "text_audio_of_video": Pair("video", "text_audio", "text_audio"),
+    "text_audio_of_audio_video": Pair("audio_video", "text_audio", "text_audio"),
+    "text_video": Pair("video", "text_video", "text_video"),
+    "text_audio_video": Pair("audio_video", "text_audio_video", "text_audio_video"),
+    "text_audio_video_of_audio": Pair("audio", "text_audio_video", "text_audio_video"),
+    "text_audio_video_of_video": Pair("video", "text_audio_video", "text_audio_video"),
+    "audio_plus_text": Pair("audio_plus_text", "video", "audio_plus_text"),
+    "video_plus_text": Pair("video_plus_text", "audio", "video_plus_text"),
 }
 FINE_TUNING = tuple(PAIRS)
 PRETRAINING = FINE_TUNING[:8]
@@ -137,7 +141,7 @@ class PairLosses(nn.Module):
     def possible(self, embeddings: Iterable[str]) -> tuple[str, ...]:
         """The pairs of which both ends are there."""
         there = set(embeddings)
-        return tuple(n for n in self.names if PAIRS[n].rows in there and PAIRS[n].columns in there)
+        return tuple(name for name in self.names if there.issuperset(PAIRS[name].ends))
 
     def forward(
         self,
@@ -158,7 +162,7 @@ class PairLosses(nn.Module):
         names = self.possible(embeddings)
         if not names:
             raise ValueError(f"embeddings {sorted(embeddings)} make none of the pairs {', '.join(self.names)}")
-        used = {end: embeddings[end] for name in names for end in (PAIRS[name].rows, PAIRS[name].columns)}
+        used = {end: embeddings[end] for name in names for end in PAIRS[name].ends}
         shapes = {tuple(x.shape) for x in used.values()}
         if len(shapes) > 1 or next(iter(used.values())).dim() != 2:
             raise ValueError(f"embeddings must all be [B, E]; got {({n: tuple(x.shape) for n, x in used.items()})}")
@@ -189,22 +193,26 @@ class PairLosses(nn.Module):
     @staticmethod
     def _keys_of(name: str, B: int, keys: Mapping[str, Tensor]) -> Tensor | None:
         """``[B, K]``: keys of both ends of a pair side by side, so that sharing any of them counts."""
-        found = [keys[end].reshape(B, -1) for end in (PAIRS[name].rows, PAIRS[name].columns) if end in keys]
+        found = [keys[end].reshape(B, -1) for end in PAIRS[name].ends if end in keys]
         return torch.cat(found, 1) if found else None
 
     @torch.no_grad()
     def export_to(self, model: nn.Module) -> None:
         """Write temperatures and biases where a `peav.model.PEAV` keeps them; pairs that it lacks are left out."""
         for name in self.names:
-            if PAIRS[name].stored and hasattr(model, f"{name}_logit_scale"):
+            if PAIRS[name].stored_as == name and hasattr(model, f"{name}_logit_scale"):
                 getattr(model, f"{name}_logit_scale").fill_(self.log_scale[name].exp())
                 getattr(model, f"{name}_logit_bias").fill_(self.bias[name])
 
     @torch.no_grad()
     def import_from(self, model: nn.Module) -> None:
-        """Start from a model's temperatures and biases. Published ones that were never trained are zero: left out."""
+        """Start from a model's temperatures and biases; pairs of which it keeps none, from those of the same text.
+
+        Published ones that were never trained are zero, which is no temperature: these start afresh.
+        """
         for name in self.names:
-            scale = getattr(model, f"{name}_logit_scale", None) if PAIRS[name].stored else None
+            stored = PAIRS[name].stored_as
+            scale = getattr(model, f"{stored}_logit_scale", None)
             if scale is not None and float(scale) > 0:
                 self.log_scale[name].copy_(scale.log().squeeze())
-                self.bias[name].copy_(getattr(model, f"{name}_logit_bias").squeeze())
+                self.bias[name].copy_(getattr(model, f"{stored}_logit_bias").squeeze())

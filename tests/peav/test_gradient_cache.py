@@ -124,6 +124,12 @@ def test_a_loss_of_chunks_alone_counts_by_their_size():
     assert float(total) == pytest.approx(float(out.total.detach() + 3 * square.detach()))
 
 
+def test_a_loss_of_chunks_may_be_nothing():
+    nothing = cached(0.0, 3, extra=lambda chunk: (torch.zeros((), dtype=torch.float64), {}))
+    without = cached(0.0, 3)
+    assert float(nothing[0]) == float(without[0]) and agree(nothing[1], without[1])
+
+
 def test_chunks_must_be_alike():
     with pytest.raises(ValueError, match="chunks have different embeddings"):
         cached_backward(lambda n: {str(n): torch.zeros(1, 2)}, [0, 1], lambda found: (torch.zeros(()), {}))
