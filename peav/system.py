@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.nn.functional as F_
 from torch import Tensor, nn
 
 from . import checkpoints
@@ -23,7 +24,7 @@ from .pairs import CAPTION_OF, PAIRS, PairLosses
 from .training import Loop
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
-_AT_ONCE = 16  # films whose frozen parts are computed at once
+_TEXTS, _IMAGES = 64, 64  # that run through a frozen tower, or the frame encoder, at once
 
 
 class System(nn.Module):
@@ -96,7 +97,9 @@ class System(nn.Module):
         model = self.model
         ready: dict[str, Any] = {"clip": batch["clip"]}
         if "waveform" in batch:
-            ready["latents"], mask = model.audio.latents(batch["waveform"], batch["waveform_mask"])
+            # In full precision: what the codec hears is the target of BEST-RQ and the ground of everything else.
+            with torch.autocast(model.device.type, enabled=False):
+                ready["latents"], mask = model.audio.latents(batch["waveform"], batch["waveform_mask"])
             if mask is not None and not bool(mask.all()):  # attention without a mask is faster
                 ready["latent_mask"] = mask
         if "video" in batch and model.video is not None:
@@ -104,15 +107,14 @@ class System(nn.Module):
             if not bool(mask.all()):
                 ready["video_mask"] = mask
             if model.video.vision in self.frozen:
-                parts = zip(batch["video"].split(_AT_ONCE), mask.split(_AT_ONCE), strict=True)
-                ready["vision"] = torch.cat([model.video.features(as_images(part), keep) for part, keep in parts])
+                ready["vision"] = self._look(batch["video"], mask)
             else:
                 ready["video"] = batch["video"]
         for name in (name for name in batch if name.startswith("caption_")):
             if model.text_model is None:
                 ready[name] = sentences(batch[name]).to(model.device)
             elif model.text_model in self.frozen:
-                texts = [batch[name][i : i + _AT_ONCE] for i in range(0, len(batch[name]), _AT_ONCE)]
+                texts = [batch[name][i : i + _TEXTS] for i in range(0, len(batch[name]), _TEXTS)]
                 ready[name] = torch.cat([model.text_vectors(part) for part in texts])
             else:
                 ready[name] = batch[name]
@@ -127,8 +129,7 @@ class System(nn.Module):
             pooled["audio"] = audio.pooled
         if model.video is not None and ("video" in chunk or "vision" in chunk):
             mask = chunk.get("video_mask")
-            seen = model.video.features(as_images(chunk["video"]), mask) if "video" in chunk else chunk["vision"]
-            video = model.video(seen, mask)
+            video = model.video(self._look(chunk["video"], mask) if "video" in chunk else chunk["vision"], mask)
             pooled["video"] = video.pooled
         if audio is not None and video is not None and "audio_video" in self.heads:
             assert model.audio_video is not None
@@ -143,6 +144,17 @@ class System(nn.Module):
             elif joined_with in pooled:
                 pooled[name] = torch.cat((pooled[joined_with], texts[kind]), dim=-1)
         return {name: model.head(name, x).float() for name, x in pooled.items() if name in self.heads}
+
+    def _look(self, video: Tensor, mask: Tensor | None) -> Tensor:
+        """What `peav.towers.VideoTower.features` makes of bytes ``[B, N, 3, height, width]``: unit vectors, zero in the
+        padding. Images become numbers a few at a time, which a long film as a whole has no memory for."""
+        assert self.model.video is not None
+        keep = torch.ones(video.shape[:2], dtype=torch.bool, device=video.device) if mask is None else mask
+        vision = self.model.video.vision
+        found = torch.cat([F_.normalize(vision(as_images(part)), dim=-1) for part in video[keep].split(_IMAGES)])
+        features = found.new_zeros(*keep.shape, found.shape[-1])
+        features[keep] = found
+        return features
 
     def _texts(self, chunk: Mapping[str, Any]) -> dict[str, Tensor]:
         """Text vectors ``[B, D]`` by kind of caption; those that are trained run through the tower together."""

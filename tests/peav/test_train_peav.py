@@ -20,9 +20,10 @@ from peav.bestrq import BestRQConfig
 from peav.codec import CodecConfig
 from peav.config import PEAVConfig
 from peav.errors import UserError
-from peav.films import Cut
+from peav.films import Cut, as_images
 from peav.losses import match_keys
 from peav.pairs import FINE_TUNING, PRETRAINING, choose_pairs
+from peav.system import System
 from peav.toy_films import KINDS, ToyFilms
 from peav.training import Loop, Run, as_dict
 
@@ -185,6 +186,27 @@ def test_chunks_change_no_step(tmp_path):
     short(tmp_path / "whole", *more, "chunk=null", "loss_chunk=null")
     gradients = [logged(tmp_path / name / "run", "train/gradient") for name in ("chunked", "whole")]
     assert gradients[0] == pytest.approx(gradients[1], rel=1e-3)
+
+
+@pytest.mark.parametrize("vision", ["true", "false"], ids=["trained", "frozen"])
+def test_half_precision_takes_the_same_way(tmp_path, vision):
+    losses = []
+    for precision in ("fp32", "bf16"):
+        (tmp_path / precision).mkdir()
+        short(tmp_path / precision, "loop.steps=1", f"loop.precision={precision}", f"train.vision={vision}")
+        losses.append(logged(tmp_path / precision / "run", "train/loss")[0])
+    assert losses[0] == pytest.approx(losses[1], rel=0.03) and losses[0] != losses[1]
+
+
+def test_images_are_seen_as_the_tower_sees_them():
+    model, _ = train.build(composed("pretrain"))
+    system = System(model, as_dict(composed("pretrain"))).eval()
+    video = torch.randint(0, 256, (3, 4, 3, 16, 16), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    mask = torch.arange(4) < torch.tensor([[4], [2], [3]])
+    with torch.no_grad():
+        wanted = model.video.features(as_images(video), mask)
+        assert torch.allclose(system._look(video, mask), wanted, atol=1e-6)
+        assert torch.allclose(system._look(video, None), model.video.features(as_images(video)), atol=1e-6)
 
 
 def moved(before: dict[str, torch.Tensor], after: dict[str, torch.Tensor], prefix: str) -> bool:
