@@ -12,6 +12,7 @@ sounds    whether an upload is sound, and how much of it
 work      the queue in front of the one model: batches, time limits, cancelling
 observe   request ids, log lines as JSON
 metrics   counters in Prometheus' text format
+service   what the routes share: who may come in, and what becomes of their sounds
 app       the routes
 describe  the OpenAPI document: schemas and examples
 page      that document as a page that needs no network
