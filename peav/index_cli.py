@@ -152,8 +152,9 @@ def search(
         query = Query(text, audio, video)
         vector, how = _embedded(opened, query, model, device, mean)
         asked = str(query)
-    hits = opened.search(vector, top, **options)
     approximate = opened.uses_faiss(options["approximate"])
+    with console.progress("preparing faiss", enabled=approximate and not json):  # minutes, after a change
+        hits = opened.search(vector, top, **options)
     if json:
         console.print_json(
             {
