@@ -95,8 +95,7 @@ def embed_jobs(model: PEAV, recipe: Recipe, windowed: bool, jobs: Iterable[Job])
     Args:
         windowed: also give a row to every window that there is something in, after the row of the whole file.
     """
-    fast = model.device.type == "cuda"
-    together = _TOGETHER if fast and recipe.kind == "audio" else 1
+    together, readers = _pace(model, recipe)
     batch: list[tuple[_Work, Excerpt]] = []
     done: deque[_Work] = deque()
 
@@ -104,7 +103,7 @@ def embed_jobs(model: PEAV, recipe: Recipe, windowed: bool, jobs: Iterable[Job])
         while done and not done[0].waiting:
             yield done.popleft().finish(windowed, model.output_dim)
 
-    with closing(_ahead(jobs, lambda job: _read(job, model, recipe), _READERS if fast else 1)) as readings:
+    with closing(_ahead(jobs, lambda job: _read(job, model, recipe), readers)) as readings:
         for reading in readings:
             work = _Work()
             for item in reading:
@@ -126,6 +125,13 @@ def embed_jobs(model: PEAV, recipe: Recipe, windowed: bool, jobs: Iterable[Job])
     for work, _ in batch:
         work.waiting = 0
     yield from finished()
+
+
+def _pace(model: PEAV, recipe: Recipe) -> tuple[int, int]:
+    """How many windows the model embeds at once, and how many files are read at once."""
+    if model.device.type != "cuda":
+        return 1, 1
+    return (_TOGETHER if recipe.kind == "audio" else 1), _READERS
 
 
 def _embed(model: PEAV, batch: Sequence[tuple[_Work, Excerpt]]) -> None:

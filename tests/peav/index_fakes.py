@@ -14,6 +14,7 @@ from torch.nn.functional import normalize
 
 RATE = 8_000
 WORDS = {"low": 0, "mid": 1, "high": 2}
+RED, GREEN, BLUE = (250, 0, 0), (0, 250, 0), (0, 0, 250)
 HERTZ = {"low": 203, "mid": 1_007, "high": 3_011}  # no whole fraction of the rate, where samples would be zero
 
 
@@ -98,4 +99,28 @@ def save(path: Path, *parts: np.ndarray) -> Path:
     """Write the parts one after the other."""
     path.parent.mkdir(parents=True, exist_ok=True)
     soundfile.write(path, np.concatenate(parts), RATE, subtype="PCM_16", format="WAV")
+    return path
+
+
+def film(path: Path, colours: list[tuple[int, int, int]], sound: np.ndarray | None = None, fps: int = 5) -> Path:
+    """A second of each colour."""
+    path.parent.mkdir(exist_ok=True)
+    import av
+
+    with av.open(str(path), "w") as out:
+        stream = out.add_stream("libx264", rate=fps, options={"preset": "ultrafast", "qp": "10"})
+        stream.height = stream.width = 32
+        stream.pix_fmt = "yuv420p"
+        voice = out.add_stream("pcm_s16le", rate=RATE) if sound is not None else None
+        for i in range(fps * len(colours)):
+            frame = av.VideoFrame.from_ndarray(np.full((32, 32, 3), colours[i // fps], np.uint8), format="rgb24")
+            frame.pts = i
+            out.mux(stream.encode(frame))
+        out.mux(stream.encode())
+        if voice is not None and sound is not None:
+            samples = (sound * 32767).astype(np.int16)[None]
+            block = av.AudioFrame.from_ndarray(samples, format="s16", layout="mono")
+            block.sample_rate, block.pts = RATE, 0
+            out.mux(voice.encode(block))
+            out.mux(voice.encode())
     return path

@@ -9,17 +9,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from index_fakes import RATE, WORDS, Deaf, Tones, load_other, load_tones, save, tone
+from index_fakes import BLUE, GREEN, RATE, RED, WORDS, Deaf, Tones, film, load_other, load_tones, save, tone
 from torch.nn.functional import normalize
 
+import peav
+from peav import media
 from peav.errors import UserError
 from peav.excerpts import Recipe, embed_path, excerpts
-from peav.index import Index, build
+from peav.index import Index, build, embedding
 from peav.index import builder as building
 from peav.index.builder import Report
+from peav.index.query import Query, embed_query
+from peav.media import resample
+from peav.media.video import read_frames
 from peav.windows import embed_file
-
-av = pytest.importorskip("av")
 
 
 @pytest.fixture(autouse=True)
@@ -242,31 +245,24 @@ def test_an_index_inside_its_folder_is_no_part_of_it(sounds):
     assert run(sounds, out2).files == 3
 
 
+@pytest.mark.parametrize(("together", "readers"), [(1, 1), (4, 3), (50, 2)])
+def test_windows_of_several_files_at_once_change_nothing(tmp_path, out, monkeypatch, together, readers):
+    monkeypatch.setattr(embedding, "_pace", lambda model, recipe: (together, readers))
+    sounds, lengths = tmp_path / "many", (2.5, 0.3, 13 / RATE, 9.0, 0.0, 1.0)
+    for number, seconds in enumerate(lengths):
+        parts = [tone(kind, seconds / 2) for kind in ("low", "high")] if number != 2 else [tone("low", seconds)]
+        save(sounds / f"{number}.wav", *(parts if seconds else [np.zeros(RATE, np.float32)]))
+    report = run(sounds, out, window=1.0)
+    assert set(report.failed) == {"2.wav"} and report.silent == ["4.wav"] and len(report.added) == 5
+    index = Index.open(out)
+    for number in (0, 1, 3, 5):
+        direct = embed_path(Tones(), sounds / f"{number}.wav", Recipe(seconds=1.0))
+        np.testing.assert_allclose(index.vector(index.find(f"{number}.wav")), direct, atol=1e-6)
+    starts = [span and span[0] for entry in index.entries() if entry.path == "3.wav" for span in entry.spans]
+    assert starts == [None, *map(float, range(9))]
+
+
 # -- films ----------------------------------------------------------------------------------------------------------
-
-
-def film(path: Path, colours: list[tuple[int, int, int]], sound: np.ndarray | None = None, fps: int = 5) -> Path:
-    """A second of each colour."""
-    with av.open(str(path), "w") as out:
-        stream = out.add_stream("libx264", rate=fps, options={"preset": "ultrafast", "qp": "10"})
-        stream.height = stream.width = 32
-        stream.pix_fmt = "yuv420p"
-        voice = out.add_stream("pcm_s16le", rate=RATE) if sound is not None else None
-        for i in range(fps * len(colours)):
-            frame = av.VideoFrame.from_ndarray(np.full((32, 32, 3), colours[i // fps], np.uint8), format="rgb24")
-            frame.pts = i
-            out.mux(stream.encode(frame))
-        out.mux(stream.encode())
-        if voice is not None and sound is not None:
-            samples = (sound * 32767).astype(np.int16)[None]
-            block = av.AudioFrame.from_ndarray(samples, format="s16", layout="mono")
-            block.sample_rate, block.pts = RATE, 0
-            out.mux(voice.encode(block))
-            out.mux(voice.encode())
-    return path
-
-
-RED, GREEN, BLUE = (250, 0, 0), (0, 250, 0), (0, 0, 250)
 
 
 def test_pictures_of_films(sounds, out):
@@ -312,6 +308,26 @@ def test_a_film_is_embedded_in_windows_and_averaged(tmp_path):
     path = film(tmp_path / "a.mp4", [RED] * 10 + [GREEN] * 5)
     vector = normalize(embed_path(Tones(), path, Recipe("video")), dim=0)
     np.testing.assert_allclose(vector, [2 / 5**0.5, 1 / 5**0.5, 0], atol=0.05)
+
+
+@pytest.mark.parametrize("kind", ["audio", "video", "audio_video"])
+def test_with_a_published_model(tmp_path, out, kind):
+    published = peav.load(Path(__file__).parents[1] / "fixtures" / "pe_av", device="cpu")
+    assert isinstance(published, peav.PEAV)
+    path = film(tmp_path / "films/a.mkv", [RED, GREEN], tone("low", 0.1), fps=2)
+    assert run(path.parent, out, published, kind=kind).added == ["a.mkv"]
+    samples = resample(media.read(path)[0][0], RATE, published.sample_rate)
+    clips = {"audio": [samples]} if "audio" in kind else {}
+    # What is seen while something is heard.
+    frames = read_frames(path, [0.0] if kind == "audio_video" else [0.0, 0.5, 1.0, 1.5])[0]
+    clips |= {"video": [frames]} if "video" in kind else {}
+    index = Index.open(out)
+    np.testing.assert_allclose(index.vector(0), published.embed(**clips)[0], atol=1e-3)
+    hits = index.search(published.embed(text=["red"], text_for=kind)[0])
+    assert [hit.path for hit in hits] == ["a.mkv"]
+    with_words, how = embed_query(published, Query("red", audio=path), index.settings)
+    assert "head for audio and text" in how
+    np.testing.assert_allclose(with_words, published.embed(audio=[samples], text=["red"])[0], atol=1e-3)
 
 
 # -- processes ------------------------------------------------------------------------------------------------------

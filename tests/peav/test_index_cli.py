@@ -12,8 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from index_fakes import RATE, Deaf, Tones, save, tone
-from test_index_build import BLUE, GREEN, RED, film
+from index_fakes import BLUE, GREEN, RATE, RED, Deaf, Tones, film, save, tone
 
 import peav
 from peav import cli
