@@ -43,13 +43,13 @@ def test_different_models_are_not_timed(towers):
 
 def test_both_take_turns(towers):
     turns = audio_tower.compare(*towers, torch.randn(1, 1, 120), 3)
-    assert len(turns) == 3 and all(0 < turn.codec < turn.whole for pair in turns for turn in pair)
+    assert len(turns) == 3 and all(0 < turn.codec < turn.processor for pair in turns for turn in pair)
 
 
 def test_a_ratio_is_ours_over_theirs():
-    turns = [(Turn(4.0, 5.0, 5.0), Turn(1.0, 2.0, 1.0)), (Turn(8.0, 10.0, 9.0), Turn(2.0, 4.0, 1.8))]
+    turns = [(Turn(6.0, 5.0, 4.0), Turn(3.0, 2.0, 1.0)), (Turn(10.0, 10.0, 8.0), Turn(4.0, 4.0, 2.0))]
     name, theirs, ours, *ratios = audio_tower.row("x", turns)
-    assert (theirs, ours, ratios) == ("7.50 s", "3.00 s", ["**0.40**", "0.20", "0.25", "1.00"])
+    assert (name, theirs, ours, ratios) == ("x", "7.50 s", "3.00 s", ["**0.40**", "0.25", "1.00", "0.45"])
 
 
 def test_parts_within_parts_count_once():
