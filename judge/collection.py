@@ -94,7 +94,8 @@ def write(folder: str | Path, settings: dict[str, Any], make: Callable[[int], Ex
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     told = {"format": FORMAT, "targets": targets.VERSION, "count": count, "shard": shard, **settings}
-    if (folder / SETTINGS).is_file() and (old := read_json(folder / SETTINGS)) != json.loads(json.dumps(told)):
+    told = json.loads(json.dumps(told))  # as it will be read, without tuples
+    if (folder / SETTINGS).is_file() and (old := read_json(folder / SETTINGS)) != told:
         different = sorted(k for k in {*old, *told} if old.get(k) != told.get(k))
         raise UserError(f"{shown(folder)} holds a collection made otherwise ({', '.join(different)}); "
                         "give another folder, or remove it")  # fmt: skip
@@ -173,7 +174,8 @@ class Collection:
         peaks = np.array(row["peaks"], dtype=np.float32)[:, None]
         waves = torch.from_numpy(shard["waves"][at].astype(np.float32) * (peaks / 32767))
         mixture, outputs, stems = waves.split((1, self.outputs, self.questions))
-        example = Example(mixture[0], outputs, stems, [Question(**q) for q in row["questions"]], row["kinds"], row["of"])
+        questions = [Question(**q) for q in row["questions"]]
+        example = Example(mixture[0], outputs, stems, questions, row["kinds"], row["of"])
         si_sdr = torch.tensor([[float("nan") if v is None else v for v in line] for line in row["si_sdr"]])
         scores, blocks = (torch.from_numpy(shard[name][at].astype(np.float32)) for name in ("scores", "blocks"))
         return Item(example, scores, blocks, si_sdr)

@@ -87,11 +87,12 @@ def markdown(report: Report, title: str, about: Sequence[str]) -> str:
                  for n in names]  # fmt: skip
         lines.append(f"| {text} | {' | '.join(cells)} |")
     lines += ["", "Sweeps: one fault added to true stems, mean over the stems.", "",
-              "| fault | score | at the least | at the most | falls at every step | single steps in the right direction |",
+              "| fault | score | at the least | at the most | falls at every step | single steps right |",
               "|---|---|---:|---:|---|---:|"]
     for c in report.curves:
         own = c.told[:, SCORES.index(c.sweep.score)]
-        lines.append(f"| {c.sweep.name} | {c.sweep.score} | {own[0]:.2f} | {own[-1]:.2f} | {'yes' if c.falls else 'no'} | "
+        falls = "yes" if c.falls else "no"
+        lines.append(f"| {c.sweep.name} | {c.sweep.score} | {own[0]:.2f} | {own[-1]:.2f} | {falls} | "
                      f"{100 * c.steps:.0f} % |")  # fmt: skip
     return "\n".join([*lines, "", "![curves](judge.png)", ""])
 

@@ -46,8 +46,12 @@ def judge_grid(model: JudgeModel, mixture: Tensor, outputs: Tensor, text: Tensor
     N, width = audio.shape[1:]
     pairs = torch.cat((audio.view(B, 1, M, N, width).expand(B, Q, M, N, width),
                        words.view(B, Q, 1, 1, width).expand(B, Q, M, N, width).to(audio)), dim=-1)  # fmt: skip
-    x = model.finetune_data_proj(model.proj_audio_and_text(pairs.flatten(0, 2)))
-    out = model.finetune_transformer(x)
+    x = model.proj_audio_and_text(pairs)
+    if model.match is not None:
+        fits = [model.match.audio(whole).view(B, 1, 1, N, -1)]
+        fits += [model.match.audio(part).view(B, 1, M, N, -1) for part in parts]
+        x = x + model.match([fit.expand(B, Q, M, N, -1) for fit in fits], model.match.text(text)[:, :, None])
+    out = model.finetune_transformer(model.finetune_data_proj(x.flatten(0, 2)))
     frames = (model.head(out.frames) * model.std + model.mean).float().view(B, Q, M, N, -1)
     presence = None if model.presence_head is None else model.presence_head(out.pooled).float().view(B, Q, M)
     return Grid(frames.mean(3), frames, presence)

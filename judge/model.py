@@ -17,6 +17,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 import torch
+import torch.nn.functional as F_
 from torch import Tensor, nn
 
 from peav.codec import CodecConfig, DACEncoder
@@ -24,6 +25,7 @@ from peav.codec_keys import encoder_part
 from peav.inputs import Tokenizer
 from peav.modernbert import ModernBert, ModernBertConfig
 from peav.text import SENTENCE_DIM, sentence_encoder
+from peav.towers import Head
 from peav.transformer import TemporalTransformer, TransformerConfig
 
 from .features import joint_log_features, token_mask, tokens
@@ -43,7 +45,9 @@ class JudgeConfig:
     Inputs:
         ``token_frames``: latent frames per token. ``log_input``: feed log magnitudes on the mixture's scale (see
         `judge.features`), which a lapped latent needs, instead of the latents. ``residual``: let the first
-        transformer also hear what is left of the mixture; the codec must be close to additive.
+        transformer also hear what is left of the mixture; the codec must be close to additive. ``match``: width of a
+        space in which every token is compared with the text before the second transformer (`Match`), as an embedder
+        does; 0 leaves it to the second transformer alone.
         ``window_seconds``: the longest sound that is judged in one piece.
     """
 
@@ -55,6 +59,7 @@ class JudgeConfig:
     token_frames: int = 1
     log_input: bool = False
     residual: bool = False
+    match: int = 0
     presence: bool = False
     window_seconds: float = 30.0
 
@@ -63,8 +68,15 @@ class JudgeConfig:
             raise ValueError(
                 f"bottleneck_dim={self.bottleneck_dim} and token_frames={self.token_frames} must be at least 1"
             )
+        if self.match < 0:
+            raise ValueError(f"match={self.match} must be 0 or more")
         if not self.window_seconds >= 1:
             raise ValueError(f"window_seconds={self.window_seconds} must be at least 1")
+
+    @property
+    def streams(self) -> int:
+        """How many sounds the first transformer hears: mixture, target and perhaps the rest."""
+        return 3 if self.residual else 2
 
     @property
     def token_samples(self) -> int:
@@ -110,6 +122,33 @@ class JudgeOutput:
     mask: Tensor | None = None  # [B, N] bool, true on tokens of the clip; None when all are
 
 
+class Match(nn.Module):
+    """How well every token of every stream fits the text: products of unit vectors, one by one and summed.
+
+    The two heads are those of a PE-A-Frame, whose sum is the log-odds that the text describes the frame.
+    """
+
+    def __init__(self, width: int, text_dim: int, match: int, streams: int, output_dim: int) -> None:
+        super().__init__()
+        self.audio_head, self.text_head = Head(width, match), Head(text_dim, match)
+        self.projection = nn.Linear(streams * (match + 1), output_dim, bias=False)
+
+    def audio(self, tokens: Tensor) -> Tensor:
+        """Unit vectors ``[..., N, match]`` of tokens ``[..., N, width]``."""
+        return F_.normalize(self.audio_head(tokens), dim=-1)
+
+    def text(self, vectors: Tensor) -> Tensor:
+        """Unit vectors ``[..., match]`` of text vectors ``[..., W]``."""
+        return F_.normalize(self.text_head(vectors), dim=-1)
+
+    def forward(self, audio: Sequence[Tensor], text: Tensor) -> Tensor:
+        """``[..., N, output_dim]`` of streams ``[..., N, match]`` and texts ``[..., match]``."""
+        products = [stream * text[..., None, :] for stream in audio]
+        # Entries of unit vectors are tiny; these factors bring both kinds to about one.
+        scaled = [part for p in products for part in (p * p.shape[-1], 10 * p.sum(-1, keepdim=True))]
+        return self.projection(torch.cat(scaled, dim=-1))
+
+
 class JudgeModel(nn.Module):
     """See the module's first lines. ``tokenizer`` is set where the text part needs one.
 
@@ -131,10 +170,13 @@ class JudgeModel(nn.Module):
         self.transformer = TemporalTransformer(config.transformer)
         self.text_model = None if config.text is None else ModernBert(config.text)
         self.text_proj1 = nn.Linear(config.text_dim, width, bias=False)
-        self.cat_audio_proj = nn.Linear((3 if config.residual else 2) * width, config.bottleneck_dim)
+        self.cat_audio_proj = nn.Linear(config.streams * width, config.bottleneck_dim)
         self.text_proj2 = nn.Linear(width, config.bottleneck_dim)
         self.layer_norm = nn.LayerNorm(config.bottleneck_dim, eps=1e-5)
         self.proj_audio_and_text = nn.Linear(2 * config.bottleneck_dim, config.bottleneck_dim)
+        self.match = (
+            Match(width, config.text_dim, config.match, config.streams, config.bottleneck_dim) if config.match else None
+        )
         self.finetune_data_proj = nn.Linear(config.bottleneck_dim, final)
         self.finetune_transformer = TemporalTransformer(config.finetune_transformer)
         self.head = nn.Linear(final, len(SCORES), bias=False)
@@ -227,8 +269,10 @@ class JudgeModel(nn.Module):
         # Published order: the separated track first.
         audio = self.cat_audio_proj(torch.cat((heard[1], heard[0], *heard[2:]), dim=-1))
         words = self.layer_norm(self.text_proj2(self.text_proj1(text)))[:, None].expand_as(audio)
-        x = self.finetune_data_proj(self.proj_audio_and_text(torch.cat((audio, words), dim=-1)))
-        out = self.finetune_transformer(x, hearing)
+        x = self.proj_audio_and_text(torch.cat((audio, words), dim=-1))
+        if self.match is not None:
+            x = x + self.match([self.match.audio(stream) for stream in heard], self.match.text(text))
+        out = self.finetune_transformer(self.finetune_data_proj(x), hearing)
 
         frames = self.head(out.frames).float() * self.std.float() + self.mean.float()
         if valid is None:

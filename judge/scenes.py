@@ -3,8 +3,8 @@
     python -m judge.scenes COLLECTION PATH/manifest.jsonl --count 2000 --codec runs/codec/model
 
 ``Scenes(store, recipe, seed, codec)[i]`` is the i-th `judge.collection.Example` of an endless stream: a sum of tracks
-(`peav.tracks`), two questions about sounds in it and one about a sound that is not (or one and two, for a single track),
-and ``recipe.outputs`` outputs. Most outputs spoil the stem of one question by one to three of the faults in
+(`peav.tracks`), two questions about sounds in it and one about a sound that is not (or one and two, if it is a single
+track), and ``recipe.outputs`` outputs. Most outputs spoil the stem of one question by one to three of the faults in
 `judge.degrade`; some go the same fault's way in several steps, so that the order of their scores is known; others are
 what a broken separator returns: the mixture, silence, the other sound, a faint copy of everything.
 

@@ -21,8 +21,8 @@ is NaN and is not learned from:
 
 - *Silent output of a sound that is there* (:data:`SILENT_DB` below the mixture): overall and recall are 1, precision
   and faithfulness NaN.
-- *A sound that is not in the mixture*: only silence is right. With the output ``L`` dB below the mixture, overall is that
-  of an SI-SDR of ``L - 15`` dB and precision that of a SIR of ``L - 10`` dB, so both are 1 for the whole mixture
+- *A sound that is not in the mixture*: only silence is right. With the output ``L`` dB below the mixture, overall is
+  that of an SI-SDR of ``L - 15`` dB and precision that of a SIR of ``L - 10`` dB, so both are 1 for the whole mixture
   and 5 from 40 dB on; recall and faithfulness are NaN. For a silent output all four are 5.
 """
 
@@ -48,8 +48,8 @@ _LIMIT = 60.0  # dB
 
 @dataclass
 class Targets:
-    """``scores [M, 4]`` in 1..5 or NaN; ``blocks [M, P, 4]`` the same block by block, whose mean over ``P`` is the score
-    to within the limits of the scale; ``db [M, 4]`` before the scale; ``si_sdr [M]`` dB, NaN without a target."""
+    """``scores [M, 4]`` in 1..5 or NaN; ``blocks [M, P, 4]`` the same block by block, whose mean over ``P`` is the
+    score to within the limits of the scale; ``db [M, 4]`` before the scale; ``si_sdr [M]`` dB, NaN without a target."""
 
     scores: Tensor
     blocks: Tensor

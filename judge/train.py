@@ -25,12 +25,12 @@ from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-import peav
+from peav.checkpoints import load as load_embedder
 from peav.checkpoints import load_codec
-from peav.codec import DACEncoder, DACVAE
-from peav.errors import UserError
+from peav.codec import DACVAE, DACEncoder
+from peav.errors import UserError, shown
 from peav.toy import make_pool
-from peav.training import Ema, Loop, Run, as_dict, average_gradients, batches, first_alone, to_device
+from peav.training import Ema, Loop, Run, average_gradients, batches, first_alone, to_device
 from peav.transformer import TransformerConfig
 
 from . import checkpoints
@@ -58,8 +58,9 @@ class CollectionBatches:
         shapes = {(c.sample_rate, c.length, c.questions) for c in collections}
         if len(shapes) > 1:
             raise UserError(f"collections differ in rate, length or questions: {sorted(shapes)}; make them alike")
-        if min(c.outputs for c in collections) < outputs:
-            raise UserError(f"data.outputs={outputs}, but a collection holds only {min(c.outputs for c in collections)}")
+        fewest = min(c.outputs for c in collections)
+        if fewest < outputs:
+            raise UserError(f"data.outputs={outputs}, but a collection holds only {fewest}")
 
     def __call__(self, number: int) -> dict:
         total = int(self.sizes.sum())
@@ -100,7 +101,7 @@ def _huber(told: Tensor, true: Tensor, turn: float = 0.5) -> Tensor:
 
 
 def _order(told: Tensor, true: Tensor, dim: int, apart: float = 0.15, sharpness: float = 3.0) -> Tensor:
-    """Logistic loss on all pairs along ``dim`` whose true scores are at least ``apart`` (RankNet, Burges et al. 2005)."""
+    """Logistic loss on pairs along ``dim`` whose true scores are ``apart`` or more (RankNet, Burges et al. 2005)."""
     difference = true.unsqueeze(dim) - true.unsqueeze(dim + 1)
     counts = difference > apart  # false for NaN; each pair once, the better one first
     margin = (told.unsqueeze(dim) - told.unsqueeze(dim + 1))[counts]
@@ -115,36 +116,43 @@ def validate(model: JudgeModel, held_out: list[Collection], most: int) -> dict[s
     found: dict[str, float] = {}
     for collection in held_out:
         values = figures(table(model, collection, most=most))
-        found |= {f"valid/{collection.folder.name}/{name}": values[name] for name in wanted if values[name] == values[name]}
+        name = f"valid/{collection.folder.name}"
+        found |= {f"{name}/{key}": values[key] for key in wanted if values[key] == values[key]}
     return found
 
 
 def build(config: DictConfig, device: torch.device) -> JudgeModel:
     """The model to train: codec as given; a new Judge, perhaps with the embedder's ears, or the one of ``init``."""
-    codec = load_codec(DACEncoder, config.codec)
     if config.init:
-        return checkpoints.load(config.init, config.codec).requires_grad_(True).to(device)
+        model = checkpoints.load(config.init, config.codec).requires_grad_(True)
+        model.codec.requires_grad_(False)
+        return model.to(device)
+    codec = load_codec(DACEncoder, config.codec)
     settings = JudgeConfig(codec=codec.config, transformer=TransformerConfig(**config.transformer),
                            finetune_transformer=TransformerConfig(**config.finetune_transformer), **config.judge)
     model = JudgeModel(settings)
     model.use_codec(codec)
     if config.embedder:
-        _take_ears(model, config.embedder)
+        _take_ears(model, config.embedder, config.codec)
     return model.to(device)
 
 
-def _take_ears(model: JudgeModel, folder: str) -> None:
-    """Start the first transformer as the embedder's audio tower: it has learned what sounds are called."""
-    tower = peav.load(folder, device="cpu").audio
+def _take_ears(model: JudgeModel, folder: str, codec: str) -> None:
+    """Start the first transformer as the embedder's audio tower, which has learned what sounds are called, and the
+    comparison with the text as its frame head."""
+    embedder = load_embedder(folder, codec)
     try:
-        model.transformer.load_state_dict(tower.transformer.state_dict())
-        model.data_proj.load_state_dict(tower.data_proj.state_dict())
+        model.transformer.load_state_dict(embedder.audio.transformer.state_dict())
+        model.data_proj.load_state_dict(embedder.audio.data_proj.state_dict())
+        if model.match is not None and embedder.has_frames:
+            model.match.audio_head.load_state_dict(embedder.get_submodule("frame_head").state_dict())
+            model.match.text_head.load_state_dict(embedder.get_submodule("text_frame_head").state_dict())
     except RuntimeError as error:
-        raise UserError(f"the embedder {folder} has another audio tower than this Judge's transformer; give "
+        raise UserError(f"the embedder {shown(folder)} has another audio tower or width than this Judge; give "
                         "embedder=null or the same sizes") from error  # fmt: skip
     if model.config.log_input:
         with torch.no_grad():
-            model.data_proj.bias -= SHIFT * model.data_proj.weight.sum(1)
+            model.data_proj.bias.sub_(SHIFT * model.data_proj.weight.sum(1))
 
 
 def _attention(device: torch.device) -> AbstractContextManager[None]:
@@ -156,7 +164,7 @@ def open_collections(config: DictConfig, run: Run) -> tuple[list[Collection], li
     """Those to train on and those to validate on; small ones of synthesised sounds when ``data.toy`` is set."""
     if config.data.toy:
         codec = load_codec(DACVAE, config.codec)
-        folders = first_alone(run, lambda: _toy(Path(config.data.cache), codec.config.sample_rate))
+        folders: list[Path] = first_alone(run, lambda: _toy(Path(config.data.cache), codec.config.sample_rate))
         return [Collection(folders[0])], [Collection(folders[1])]
     if not len(config.data.collections):
         raise UserError("data.collections is empty; make collections with python -m judge.scenes and name them")
@@ -169,9 +177,9 @@ def _toy(cache: Path, rate: int) -> list[Path]:
     from .scenes import Recipe, Scenes, settings_of
 
     pool = make_pool(cache / f"toy-{rate}", sample_rate=rate)
-    folders = []
-    for split, count in (("train", 40), ("valid", 12)):
-        recipe = Recipe(seconds=1.0, sources=(0.0, 1.0), outputs=6)
+    folders: list[Path] = []
+    for split, count in (("train", 32), ("valid", 8)):
+        recipe = Recipe(seconds=1.0, sources=(0.0, 1.0), outputs=4)
         scenes = Scenes(ClipStore([pool], rate, cache, split, progress=False), recipe, seed=len(folders))
         folders.append(cache / f"toy-judge-{rate}-{split}")
         write(folders[-1], settings_of(scenes), scenes.__getitem__, count)

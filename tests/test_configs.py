@@ -10,6 +10,7 @@ import pytest
 from hydra import compose, initialize_config_module
 from omegaconf import DictConfig, OmegaConf
 
+from judge.model import JudgeConfig
 from peav.codec import CodecConfig
 from peav.config import PEAVConfig
 from peav.training import Loop, as_dict
@@ -18,7 +19,7 @@ from samaudio.mask import MaskConfig
 from samaudio.mixtures import Recipe
 
 CONFIGS = Path(__file__).parent.parent / "configs"
-TASKS = ("codec", "embedder", "separator")
+TASKS = ("codec", "embedder", "separator", "judge")
 SHIPPED = [(task, overrides) for task in TASKS for overrides in ((), (f"+debug={task}",))]
 IDS = [f"{task}{'_debug' if overrides else ''}" for task, overrides in SHIPPED]
 
@@ -56,6 +57,10 @@ def test_values_fit_the_code_they_feed(task, overrides):
         tower = TransformerConfig(**config.tower)
         made = PEAVConfig(codec=CodecConfig(), audio=tower, **config.embedder)
         assert made.output_dim == config.embedder.output_dim
+    elif task == "judge":
+        towers = (TransformerConfig(**config.transformer), TransformerConfig(**config.finetune_transformer))
+        judge = JudgeConfig(CodecConfig(), *towers, **config.judge)
+        assert judge.presence and judge.match == config.judge.match
     else:
         sizes = MaskConfig(latent_dim=480, query_dim=256, **as_dict(config.separator))
         assert sizes.dilations == tuple(config.separator.dilations)
@@ -85,7 +90,8 @@ def test_an_overlay_changes_only_names_that_exist(task):
 @pytest.mark.parametrize("task", TASKS)
 def test_overlays_need_no_recordings_and_follow_one_another(task):
     config = composed(task, f"+debug={task}")
-    assert config.data.toy and not config.data.manifests and config.loop.workers == 0
+    sources = config.data.collections if task == "judge" else config.data.manifests
+    assert config.data.toy and not sources and config.loop.workers == 0
     if task != "codec":
         assert config.codec == f"{composed('codec', '+debug=codec').folder}/model"
     if task == "separator":

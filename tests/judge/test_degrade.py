@@ -90,7 +90,7 @@ def test_codec_noise_lies_below_the_signal_and_follows_it(snr):
 def test_musical_noise_hits_its_share_of_the_bins(share):
     spectrum = degrade._stft(degrade.musical_noise(noise(0, 3.0), rng(), share, 80, 256), 256)
     clean = degrade._stft(noise(0, 3.0), 256)
-    assert float((spectrum.abs().square().sum() / clean.abs().square().sum())) < 1 - 0.7 * share
+    assert float(spectrum.abs().square().sum() / clean.abs().square().sum()) < 1 - 0.7 * share
     assert torch.equal(degrade.musical_noise(noise(0), rng(3), share, 80, 256),
                        degrade.musical_noise(noise(0), rng(3), share, 80, 256))  # fmt: skip
 
