@@ -66,7 +66,8 @@ def codec_identity(codec: nn.Module) -> str:
     digest = hashlib.sha256()
     for name, tensor in sorted(codec.state_dict().items()):
         digest.update(f"{name}{tuple(tensor.shape)}".encode())
-        stored = tensor.detach().cpu().to(torch.float16) + 0.0  # which makes one of the two zeros; averages lose the sign
+        # Adding zero makes one of the two zeros: an average of equal weights loses the sign.
+        stored = tensor.detach().cpu().to(torch.float16) + 0.0
         digest.update(stored.contiguous().numpy().tobytes())
     return digest.hexdigest()[:12]
 
