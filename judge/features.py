@@ -41,12 +41,61 @@ def joint_log_features(
     return tuple(_log(x.float().square() / scale, keep) for x in (mixture, *others))
 
 
-def _log(power: Tensor, keep: Tensor | None) -> Tensor:
+def band_features(mixture: Tensor, target: Tensor, bands: int, mask: Tensor | None = None) -> Tensor:
+    """Mixture, target and what is left of the mixture compared band by band, ``[B, 7 * bands, F]``.
+
+    Of each band: the log power of the three on the mixture's scale; how much of the mixture's power is in the target,
+    and in target and rest together (more than all of it is something added, less is something shared out); mean and
+    spread over the band's channels of the target's share (a spread is what warbles). Channels must be ordered by
+    frequency and the codec close to additive, as a lapped one is.
+
+    Args:
+        mixture, target, mask: as for `joint_log_features`.
+    """
+    keep = None if mask is None else mask[:, None, :].to(torch.float32)
+    mixture, target = mixture.float(), target.float()
+    powers = [x.square() for x in (mixture, target, mixture - target)]
     if keep is None:
-        smooth = F_.avg_pool1d(power, 3, stride=1, padding=1, count_include_pad=False)
+        scale = powers[0].mean((1, 2), keepdim=True)
     else:
-        count = F_.avg_pool1d(keep, 3, stride=1, padding=1)
-        smooth = F_.avg_pool1d(power * keep, 3, stride=1, padding=1) / count.clamp_min(1e-6)
+        count = keep.sum((1, 2), keepdim=True) * mixture.shape[1]
+        scale = (powers[0] * keep).sum((1, 2), keepdim=True) / count
+    whole, part, rest = (_average(p / scale.clamp_min(1e-12), keep, 5) for p in powers)
+    weights = band_weights(mixture.shape[1], bands).to(mixture)
+    in_whole, in_part, in_rest = (weights @ p for p in (whole, part, rest))
+    share = ((part + 1e-3) / (whole + 1e-3)).log()
+    mean = weights @ share
+    spread = (weights @ share.square() - mean.square()).clamp_min(1e-6).sqrt()
+    found = [(p + FLOOR).log() / 3 + 2 for p in (in_whole, in_part, in_rest)]
+    found += [((p + 1e-4) / (in_whole + 1e-4)).log() / 2 for p in (in_part, in_part + in_rest)]
+    features = torch.cat((*found, mean / 2, spread), dim=1)
+    return features if mask is None else _hold_last(features, mask.bool())
+
+
+def band_weights(channels: int, bands: int) -> Tensor:
+    """Which channel counts how much for which band, ``[bands, channels]``, rows summing to one. Even widths below, then
+    growing in proportion to the frequency, as in hearing."""
+    # Edges a * sinh(i / c): linear for small i, exponential for large ones; the first band is about two channels wide.
+    steps = torch.linspace(0, 1, bands + 1, dtype=torch.float64)
+    bend = 4.0
+    edges = channels * torch.sinh(bend * steps) / torch.sinh(torch.tensor(bend, dtype=torch.float64))
+    index = torch.arange(channels, dtype=torch.float64)
+    # Channels on an edge belong to both sides by the share that lies there; so narrow bands are never empty.
+    overlap = torch.minimum(edges[1:, None], index + 1) - torch.maximum(edges[:-1, None], index)
+    overlap = overlap.clamp_min(0)
+    return (overlap / overlap.sum(1, keepdim=True)).float()
+
+
+def _average(power: Tensor, keep: Tensor | None, frames: int) -> Tensor:
+    """Mean over ``frames`` frames around each; those outside the clip do not count."""
+    if keep is None:
+        return F_.avg_pool1d(power, frames, 1, frames // 2, count_include_pad=False)
+    count = F_.avg_pool1d(keep, frames, 1, frames // 2)
+    return F_.avg_pool1d(power * keep, frames, 1, frames // 2) / count.clamp_min(1e-6)
+
+
+def _log(power: Tensor, keep: Tensor | None) -> Tensor:
+    smooth = _average(power, keep, 3)
     # Shift and scale bring typical channels (about -20 dB) near zero and one.
     features = torch.cat(((power + FLOOR).log(), (smooth + FLOOR).log()), dim=1) / 3 + 2
     return features if keep is None else _hold_last(features, keep[:, 0] > 0)

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .features import tokens
+from .features import band_features, tokens
 from .model import JudgeModel
 
 
@@ -42,6 +42,9 @@ def judge_grid(model: JudgeModel, mixture: Tensor, outputs: Tensor, text: Tensor
     heard = model.transformer(model.data_proj(streams.to(model.data_proj.weight))).frames
     whole, *parts = heard.split([B] + [B * M] * len(others))
     audio = model.cat_audio_proj(torch.cat((parts[0], whole.repeat_interleave(M, 0), *parts[1:]), dim=-1))
+    if model.bands is not None:
+        compared = band_features(repeated, outputs.flatten(0, 1), model.config.bands)
+        audio = audio + model.bands(tokens(compared, model.config.token_frames).to(audio))
     words = model.layer_norm(model.text_proj2(model.text_proj1(text)))
     N, width = audio.shape[1:]
     pairs = torch.cat((audio.view(B, 1, M, N, width).expand(B, Q, M, N, width),

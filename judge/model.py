@@ -28,7 +28,7 @@ from peav.text import SENTENCE_DIM, sentence_encoder
 from peav.towers import Head
 from peav.transformer import TemporalTransformer, TransformerConfig
 
-from .features import joint_log_features, token_mask, tokens
+from .features import band_features, joint_log_features, token_mask, tokens
 
 SCORES = ("overall", "recall", "precision", "faithfulness")  # in the order of the head's outputs
 
@@ -47,7 +47,8 @@ class JudgeConfig:
         `judge.features`), which a lapped latent needs, instead of the latents. ``residual``: let the first
         transformer also hear what is left of the mixture; the codec must be close to additive. ``match``: width of a
         space in which every token is compared with the text before the second transformer (`Match`), as an embedder
-        does; 0 leaves it to the second transformer alone.
+        does; 0 leaves it to the second transformer alone. ``bands``: so many bands in which mixture and target are
+        also compared directly (`judge.features.band_features`), past the first transformer; 0 for none.
         ``window_seconds``: the longest sound that is judged in one piece.
     """
 
@@ -60,6 +61,7 @@ class JudgeConfig:
     log_input: bool = False
     residual: bool = False
     match: int = 0
+    bands: int = 0
     presence: bool = False
     window_seconds: float = 30.0
 
@@ -68,8 +70,8 @@ class JudgeConfig:
             raise ValueError(
                 f"bottleneck_dim={self.bottleneck_dim} and token_frames={self.token_frames} must be at least 1"
             )
-        if self.match < 0:
-            raise ValueError(f"match={self.match} must be 0 or more")
+        if self.match < 0 or self.bands < 0:
+            raise ValueError(f"match={self.match} and bands={self.bands} must be 0 or more")
         if not self.window_seconds >= 1:
             raise ValueError(f"window_seconds={self.window_seconds} must be at least 1")
 
@@ -177,6 +179,10 @@ class JudgeModel(nn.Module):
         self.match = (
             Match(width, config.text_dim, config.match, config.streams, config.bottleneck_dim) if config.match else None
         )
+        self.bands = (
+            nn.Sequential(nn.Linear(7 * config.bands * config.token_frames, width), nn.SiLU(),
+                          nn.Linear(width, config.bottleneck_dim)) if config.bands else None
+        )  # fmt: skip
         self.finetune_data_proj = nn.Linear(config.bottleneck_dim, final)
         self.finetune_transformer = TemporalTransformer(config.finetune_transformer)
         self.head = nn.Linear(final, len(SCORES), bias=False)
@@ -268,6 +274,9 @@ class JudgeModel(nn.Module):
         heard = self.transformer(self.data_proj(stacked), everywhere).frames.chunk(len(streams))
         # Published order: the separated track first.
         audio = self.cat_audio_proj(torch.cat((heard[1], heard[0], *heard[2:]), dim=-1))
+        if self.bands is not None:
+            compared = band_features(mixture, target, self.config.bands, mask)
+            audio = audio + self.bands(tokens(compared, self.config.token_frames).to(audio))
         words = self.layer_norm(self.text_proj2(self.text_proj1(text)))[:, None].expand_as(audio)
         x = self.proj_audio_and_text(torch.cat((audio, words), dim=-1))
         if self.match is not None:
