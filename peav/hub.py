@@ -29,7 +29,7 @@ def resolve(model: str | Path, revision: str | None = None, allow: Sequence[str]
         UserError: there is no such folder, repository or revision, access is refused, or the network is absent.
     """
     folder = Path(model)
-    if folder.is_dir():
+    if os.fspath(model) and folder.is_dir():
         if revision is not None:
             raise UserError(f"{shown(model)} is a folder, which has no revision {shown(revision)}; leave it out")
         return folder

@@ -25,7 +25,7 @@ from .clips import ClipStore
 from .codec import DACVAE, CodecConfig, lapped_init_
 from .toy import make_pool
 from .tracks import TrackSampler
-from .training import Ema, Loop, Run, as_dict, average_gradients, batches, first_alone, to_device
+from .training import Ema, Loop, Run, as_dict, batches, descend, first_alone, to_device
 
 
 def stft_loss(estimate: Tensor, target: Tensor, sizes: tuple[int, ...] = (128, 512, 2048)) -> Tensor:
@@ -116,18 +116,10 @@ def fit(config: DictConfig) -> dict[str, float]:
     for batch in batches(CodecBatches(train_store, config, loop.seed), run):
         if run.done:
             break
-        for group in optimizer.param_groups:
-            group["lr"] = run.learning_rate()
         with run.autocast():
             terms = losses(codec, to_device(batch, run.device))
         loss = sum(config.weights[name] * value for name, value in terms.items())
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        average_gradients(list(codec.parameters()))
-        norm = torch.nn.utils.clip_grad_norm_(codec.parameters(), loop.clip)
-        optimizer.step()
-        ema.update(codec)
-        run.step += 1
+        norm = descend(run, loss, optimizer, list(codec.parameters()), ema, codec)
         run.track(terms | {"loss": loss, "gradient": norm})
         if run.step % loop.valid_every == 0:
             with ema.swapped(codec):

@@ -26,7 +26,7 @@ from .model import PEAV
 from .scenes import NO, UNSURE, YES, SceneBatches, SceneRecipe
 from .text import sentence_encoder
 from .train_codec import open_stores
-from .training import Ema, Loop, Run, as_dict, average_gradients, batches, to_device
+from .training import Ema, Loop, Run, as_dict, batches, descend, to_device
 from .transformer import TransformerConfig
 
 
@@ -150,35 +150,26 @@ def fit(config: DictConfig) -> dict[str, float]:
     plain = replace(recipe, change=0.0, behind=0.0)
     make_valid = SceneBatches(valid_store, plain, loop.batch_size, token, 2**31 - 1)
     make_mixed = SceneBatches(valid_store, replace(plain, behind=1.0), loop.batch_size, token, 2**31 - 2)
-    held_out = [[make(i) for i in range(config.data.valid_batches)] for make in (make_valid, make_mixed)]
+    held_plain, held_mixed = ([make(i) for i in range(config.data.valid_batches)] for make in (make_valid, make_mixed))
     for batch in batches(SceneBatches(train_store, recipe, loop.batch_size, token, loop.seed), run):
         if run.done:
             break
-        for group in optimizer.param_groups:
-            group["lr"] = run.learning_rate() * group["faster"]
         batch = to_device(batch, run.device)
         with torch.no_grad():
             latent = hide(model.codec.latents(batch["audio"][:, None]), config.data.hide)
         terms = losses(model, latent, sentences(batch["phrases"]).to(run.device), batch, run)
         loss = sum(config.weights[name] * term for name, term in terms.items())
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        average_gradients(parameters)
-        norm = torch.nn.utils.clip_grad_norm_(parameters, loop.clip)
-        if bool(norm.isfinite()):
-            optimizer.step()
-            ema.update(model)
-        run.step += 1
+        norm = descend(run, loss, optimizer, parameters, ema, model)
         run.track({"loss": loss, "gradient": norm, "scale": model.scalar("text_audio_logit_scale")} | terms)
         if run.step % loop.valid_every == 0:
             with ema.swapped(model):
-                run.write(validate(model.eval(), sentences, *held_out, run.device))
+                run.write(validate(model.eval(), sentences, held_plain, held_mixed, run.device))
             model.train()
         if run.save_due():
             run.save(model=model, optimizer=optimizer, ema=ema)
     run.save(model=model, optimizer=optimizer, ema=ema)
     with ema.swapped(model):
-        figures = validate(model.eval(), sentences, *held_out, run.device)
+        figures = validate(model.eval(), sentences, held_plain, held_mixed, run.device)
         if run.rank == 0:
             checkpoints.save(model, Path(run.folder) / "model", dtype=torch.float16)
     run.write(figures)

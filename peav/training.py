@@ -115,6 +115,34 @@ def average_gradients(parameters: list[nn.Parameter]) -> None:
         parameter.grad /= dist.get_world_size()
 
 
+def descend(
+    run: Run,
+    loss: Tensor,
+    optimizer: torch.optim.Optimizer,
+    parameters: list[nn.Parameter],
+    ema: Ema,
+    module: nn.Module,
+) -> Tensor:
+    """One step down ``loss``, the same in every process: gradients averaged and clipped, moving average updated.
+
+    A gradient that is not finite changes nothing, so one broken batch does not end a run. Advances ``run.step``.
+
+    Returns:
+        Norm of the gradient before it was clipped.
+    """
+    for group in optimizer.param_groups:
+        group["lr"] = run.learning_rate() * group.get("faster", 1.0)
+    optimizer.zero_grad(set_to_none=True)
+    loss.backward()
+    average_gradients(parameters)
+    norm = torch.nn.utils.clip_grad_norm_(parameters, run.loop.clip)
+    if bool(norm.isfinite()):
+        optimizer.step()
+        ema.update(module)
+    run.step += 1
+    return norm
+
+
 class Ema:
     """Exponential moving average of a module's parameters; the average is what ships.
 

@@ -3,10 +3,10 @@
     python -m samaudio.calibrate runs/separator/model PATH/manifest.jsonl --cache data/cache
 
 Three things tell whether a sound is there: what the separator's presence head says, how much of the mixture it takes
-out when asked, and what the embedder's frame-level head hears. A logistic regression joins them (both classes weighted alike, so 0.5 means undecided). The threshold is
-the value that all but ``--misses`` of the sounds that are there exceed: silencing a sound that is there is worse for a
-user than handing out a faint false one. Mixtures come from the validation split with a seed of their own, so none of
-them is in the benchmark list.
+out when asked, and what the embedder's frame-level head hears. A logistic regression joins them (both classes weighted
+alike, so 0.5 means undecided). The threshold is the value that all but ``--misses`` of the sounds that are there
+exceed: silencing a sound that is there is worse for a user than handing out a faint false one. Mixtures come from the
+validation split with a seed of their own, so none of them is in the benchmark list.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def observe(model: MaskModel, sampler: MixtureSampler, count: int) -> tuple[Tens
         latent = model.encode(samples[None] * (0.5 / samples.abs().max()))
         for question in mixture.questions:
             query = model.query([Text(question.phrase)])
-            seen.append(model.evidence(latent, model.separator(latent, query.clip[None]), query).cpu())
+            seen.append(model.evidence(latent, model.ask(latent, query), query).cpu())
             truth.append(question.stem is not None)
     return torch.stack(seen), torch.tensor(truth)
 

@@ -1,7 +1,7 @@
 """The mask separator: which part of a mixture's latent answers the query.
 
 Axes: ``B`` batch, ``D`` latent channels, ``F`` latent frames, ``E`` query width, ``W`` network width,
-``K`` hypotheses.
+``K`` hypotheses, ``N`` embedder frames.
 
 The latent is lifted to a wider non-negative basis, a mask between 0 and 1 is predicted for it from the latent
 and the query, and the masked basis is projected back. At initialisation lift and projection are exact inverses,
@@ -25,7 +25,7 @@ ANYWHERE, OUTSIDE, INSIDE = 0, 1, 2  # what a time span says of a frame
 @dataclass(frozen=True)
 class MaskConfig:
     """Sizes of the separator. ``dilations``: one convolution block each; an attention layer after every
-    ``attention_every`` of them."""
+    ``attention_every`` of them. ``hint_dim``: width of the embedder's frame embeddings, 0 to do without them."""
 
     latent_dim: int
     query_dim: int
@@ -34,6 +34,7 @@ class MaskConfig:
     attention_every: int = 5
     num_heads: int = 4
     hypotheses: int = 4
+    hint_dim: int = 0
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "dilations", tuple(self.dilations))
@@ -96,6 +97,11 @@ class MaskSeparator(nn.Module):
         self.features = nn.Conv1d(2 * D, W, 1)
         self.anchors = nn.Embedding(3, W)
         nn.init.zeros_(self.anchors.weight)
+        if config.hint_dim:
+            # Starts at zero, so that hints can be given to a separator that was trained without them.
+            self.hints = nn.Conv1d(2 * config.hint_dim, W, 1)
+            for parameter in self.hints.parameters():
+                nn.init.zeros_(parameter)
         # Queries are unit vectors, so their entries are tiny; without the norm at the end every prompt would look
         # the same to the layers for thousands of steps.
         self.query = nn.Sequential(nn.Linear(config.query_dim, W), nn.SiLU(), nn.Linear(W, W), nn.LayerNorm(W))
@@ -110,17 +116,27 @@ class MaskSeparator(nn.Module):
         self.activity = nn.Conv1d(W, 1, 1)
         self.summary = nn.Sequential(nn.Linear(3 * W, W), nn.SiLU(), nn.Linear(W, 1 + K))
 
-    def forward(self, latent: Tensor, query: Tensor | None, anchors: Tensor | None = None) -> MaskOutput:
+    def forward(
+        self, latent: Tensor, query: Tensor | None, anchors: Tensor | None = None, hints: Tensor | None = None
+    ) -> MaskOutput:
         """Args:
             latent: ``[B, D, F]``.
             query: unit vectors ``[B, E]``; rows of NaN, or None, mean that nothing was named.
             anchors: ``[B, F]`` with ANYWHERE, OUTSIDE or INSIDE; None means ANYWHERE.
+            hints: ``[B, 2 * hint_dim, N]``, see `hints_of`; None means that there are none.
+
+        Raises:
+            ValueError: hints are given to a separator made without (``hint_dim`` 0).
         """
         B, D, F = latent.shape
         x = self.features(log_features(latent))
         if anchors is None:
             anchors = torch.full((B, F), ANYWHERE, device=x.device)
         x = x + self.anchors(anchors).transpose(1, 2)
+        if hints is not None:
+            if not self.config.hint_dim:
+                raise ValueError("this separator takes no hints: its hint_dim is 0")
+            x = x + F_.interpolate(self.hints(hints.to(x.dtype)), F, mode="nearest")
         if query is None:
             query = self.no_query.expand(B, -1)
         query = torch.where(query.isnan(), self.no_query.to(query.dtype), query)
@@ -142,3 +158,16 @@ class MaskSeparator(nn.Module):
         return MaskOutput(target.float(), (whole - target).float(), activity.float(), presence[:, 0].float(),
                           confidence.float())
 
+
+
+def hints_of(frames: Tensor, named: Tensor) -> Tensor:
+    """What the embedder hears, frame by frame, and what of it agrees with the query: ``[B, 2E, N]``.
+
+    Args:
+        frames: unit vectors ``[B, N, E]`` of its frame-level head on the mixture.
+        named: the query's unit vectors ``[B, E]`` in the same space; rows of NaN, or None, agree with nothing.
+    """
+    E = frames.shape[-1]
+    agreement = (frames * named[:, None]).nan_to_num(0.0)
+    # Scaled to entries of order one, as the network's own features are.
+    return torch.cat((frames * E**0.5, agreement * E), dim=-1).transpose(1, 2)

@@ -20,7 +20,7 @@ from peav.errors import UserError, shown
 from peav.model import PEAV
 from peav.towers import Encoded
 
-from .mask import ANYWHERE, INSIDE, OUTSIDE, MaskOutput, MaskSeparator
+from .mask import ANYWHERE, INSIDE, OUTSIDE, MaskOutput, MaskSeparator, hints_of
 from .prompts import Example, Prompt, Span, Text
 
 EXAMPLE_SECONDS = 60.0  # of an example are heard
@@ -151,13 +151,24 @@ class MaskModel(nn.Module):
         """
         C, T = mixture.shape
         marks = anchors if anchors is not None else torch.full(latent.shape[-1:], ANYWHERE, device=latent.device)
-        out = self.separator(latent, query.clip.expand(C, -1), marks.expand(C, -1))
+        out = self.ask(latent, query, marks)
         K = min(hypotheses or self.hypotheses, self.hypotheses)
         waves = self.codec.decode(out.target[:, :K].flatten(0, 1), length=T).view(C, K, T).transpose(0, 1)
         heard = audible(latent)
         # A sound that is in one channel only is there: the most certain channel speaks for all that can be heard.
         return Split(waves, mixture.to(waves) - waves, out.activity[heard].sigmoid().amax(0),
                      self._presence(latent, out, query), out.confidence[heard].softmax(-1).mean(0)[:K])
+
+    def ask(self, latent: Tensor, query: Query, anchors: Tensor | None = None) -> MaskOutput:
+        """The separator's answer for latents ``[C, D, F]``; ``anchors [F]`` as of :meth:`anchors`."""
+        C = len(latent)
+        hints = None
+        if self.separator.config.hint_dim:
+            frames = self._frames(latent)
+            named = torch.full_like(frames[0, 0], torch.nan) if query.frame is None else query.frame
+            hints = hints_of(frames, named.expand(C, -1))
+        marks = None if anchors is None else anchors.expand(C, -1)
+        return self.separator(latent, query.clip.expand(C, -1), marks, hints)
 
     def evidence(self, latent: Tensor, out: MaskOutput, query: Query) -> Tensor:
         """What presence is judged by ``[P]``: the separator's presence head in the most certain channel (log-odds);

@@ -33,13 +33,13 @@ from peav.errors import UserError
 from peav.model import PEAV
 from peav.train_codec import open_stores
 from peav.train_embedder import SentenceCache
-from peav.training import Ema, Loop, Run, as_dict, average_gradients, batches, to_device
+from peav.training import Ema, Loop, Run, as_dict, batches, descend, to_device
 
 from . import checkpoints
-from .mask import ANYWHERE, INSIDE, OUTSIDE, MaskConfig, MaskOutput, MaskSeparator
+from .mask import ANYWHERE, INSIDE, OUTSIDE, MaskConfig, MaskOutput, MaskSeparator, hints_of
 from .metrics import improvement
 from .mixtures import MixtureSampler, Recipe, activity
-from .model import MaskModel
+from .model import MaskModel, Query
 from .project import power_ratio, project, squared, stft, window_length
 
 
@@ -103,33 +103,55 @@ def _marks(active: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 @torch.inference_mode()
-def example_embeddings(embedder: PEAV, store: ClipStore, batch: int = 32, seconds: float = 2.5) -> Tensor:
-    """Audio embedding ``[N, E]`` of every clip's first seconds, for queries by example."""
+def example_embeddings(embedder: PEAV, store: ClipStore, batch: int = 32, seconds: float = 2.5) -> Query:
+    """Embeddings ``[N, E]`` of every clip's first seconds, for queries by example."""
     T = round(seconds * store.sample_rate)
-    found = []
+    clips_of, frames_of = [], []
     for first in range(0, len(store), batch):
         clips = [torch.from_numpy(store[i][:T]) for i in range(first, min(first + batch, len(store)))]
         # Short clips are repeated rather than padded with silence, which the tower would hear.
         waves = torch.stack([c.repeat(-(-T // len(c)))[:T] for c in clips]).to(embedder.device)
-        found.append(embedder.audio_embedding(embedder.codec.latents(waves[:, None])))
-    return torch.cat(found).clone()
+        heard = embedder.audio(embedder.codec.latents(waves[:, None]))
+        clips_of.append(embedder.head("audio", heard.pooled))
+        if embedder.has_frames:
+            frames_of.append(F_.normalize(embedder.head("frame", heard.frames).mean(1), dim=-1))
+    return Query(torch.cat(clips_of).clone(), torch.cat(frames_of).clone() if frames_of else None)
 
 
 class Queries:
     """Query vectors ``[Q, E]`` of a batch: phrases, examples, or NaN for a span alone."""
 
-    def __init__(self, embedder: PEAV, examples: Tensor | None, device: torch.device):
+    def __init__(self, embedder: PEAV, examples: Query | None, device: torch.device):
         self.embedder, self.examples, self.device = embedder, examples, device
         self.sentences = SentenceCache()
 
     @torch.no_grad()
-    def __call__(self, batch: dict) -> Tensor:
-        query = self.embedder.text_embedding(self.sentences(batch["phrases"]).to(self.device)).clone()
+    def __call__(self, batch: dict) -> Query:
+        text = self.sentences(batch["phrases"]).to(self.device)
+        clip, frame = self.embedder.text_embedding(text).clone(), None
+        if self.embedder.has_frames:
+            frame = self.embedder.text_embedding(text, "frame").clone()
         if self.examples is not None:
             chosen = batch["kind"] == 1
-            query[chosen] = self.examples[batch["examples"][chosen].cpu()].to(self.device)
-        query[batch["kind"] == 2] = torch.nan
-        return query
+            numbers = batch["examples"][chosen].to(self.examples.clip.device)
+            clip[chosen] = self.examples.clip[numbers].to(self.device)
+            if frame is not None and self.examples.frame is not None:
+                frame[chosen] = self.examples.frame[numbers].to(self.device)
+        for query in (clip, frame):
+            if query is not None:
+                query[batch["kind"] == 2] = torch.nan
+        return Query(clip, frame)
+
+
+@torch.no_grad()
+def hear(model: MaskModel, latent: Tensor, query: Query, drop: float = 0.0) -> Tensor | None:
+    """The separator's hints ``[Q, 2E, N]``: what the embedder hears in the mixtures, ``latent [M, D, F]``, next to each
+    of their questions; a share ``drop`` of them is zero, so that the separator does not lean on them alone."""
+    if not model.separator.config.hint_dim or query.frame is None:
+        return None
+    frames = model.embedder.head("frame", model.embedder.audio(latent).frames)
+    hints = hints_of(frames.repeat_interleave(len(query.frame) // len(latent), 0), query.frame)
+    return hints * (torch.rand(len(hints), 1, 1, device=hints.device) >= drop)
 
 
 def losses(codec: DACVAE, out: MaskOutput, batch: dict, target_latent: Tensor, mixture: Tensor, window: Tensor
@@ -193,8 +215,9 @@ def validate(model: MaskModel, queries: Queries, held_out: list[dict], window: T
         query = queries(batch)
         latent = model.codec.latents(batch["mixture"][:, None])
         stems = []
-        for q in (query[0::2], query[1::2]):
-            out = model.separator(latent, q)
+        for which in (0, 1):
+            asked = Query(query.clip[which::2], None if query.frame is None else query.frame[which::2])
+            out = model.separator(latent, asked.clip, hints=hear(model, latent, asked))
             decoded = model.codec.decode(out.target[:, 0], length=batch["mixture"].shape[-1])[:, 0]
             stems.append(project(batch["mixture"], decoded, batch["mixture"] - decoded, window))
         target, rest = batch["target"][0::2], batch["target"][1::2]
@@ -211,6 +234,7 @@ def build(config: DictConfig, device: torch.device) -> MaskModel:
     codec = DACVAE.from_pretrained(config.codec)
     embedder = peav_checkpoints.load(config.embedder, codec_folder=config.codec)
     settings = MaskConfig(latent_dim=codec.config.codebook_dim, query_dim=embedder.config.output_dim,
+                          hint_dim=embedder.config.output_dim if embedder.has_frames else 0,
                           **as_dict(config.separator))
     separator = MaskSeparator(settings)
     if config.init:
@@ -218,6 +242,7 @@ def build(config: DictConfig, device: torch.device) -> MaskModel:
     model = MaskModel(codec, embedder, separator, {"name": config.name})
     model.codec.requires_grad_(False)
     model.embedder.requires_grad_(False)
+    model.eval().separator.train()  # no dropout in what is frozen
     return model.to(device)
 
 
@@ -259,31 +284,23 @@ def fit(config: DictConfig) -> dict[str, float]:
     for batch in batches(MixtureBatches(train_store, config, codec.hop_length, loop.seed, recipe), run):
         if run.done:
             break
-        for group in optimizer.param_groups:
-            group["lr"] = run.learning_rate()
         batch = to_device(batch, run.device)
         query = queries(batch)
         with torch.no_grad():
-            latent = codec.latents(batch["mixture"][:, None]).repeat_interleave(questions, 0)
+            latent = codec.latents(batch["mixture"][:, None])
+            hints = hear(model, latent, query, config.data.hide_hints)
             target_latent = codec.latents(batch["target"][:, None])
         mixture = batch["mixture"].repeat_interleave(questions, 0)
         with run.autocast():
-            out = separator(latent, query, batch["anchors"])
+            out = separator(latent.repeat_interleave(questions, 0), query.clip, batch["anchors"], hints)
             terms = losses(codec, out, batch, target_latent, mixture, window)
         loss = sum(config.weights[name] * value for name, value in terms.items())
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        average_gradients(parameters)
-        norm = torch.nn.utils.clip_grad_norm_(parameters, loop.clip)
-        if bool(norm.isfinite()):
-            optimizer.step()
-            ema.update(separator)
-        run.step += 1
+        norm = descend(run, loss, optimizer, parameters, ema, separator)
         run.track(terms | {"loss": loss, "gradient": norm})
         if run.step % loop.valid_every == 0:
             with ema.swapped(separator):
                 run.write(validate(model.eval(), queries, held_out, window))
-            model.train()
+            separator.train()
         if run.save_due():
             run.save(model=separator, optimizer=optimizer, ema=ema)
     run.save(model=separator, optimizer=optimizer, ema=ema)

@@ -116,7 +116,11 @@ def test_what_is_no_collection_is_refused(tmp_path, settings, message):
 
 @pytest.mark.parametrize(
     "changes",
-    [{}, {"residual": True, "match": 8, "bands": 6, "presence": True, "token_frames": 2}, {"log_input": False, "residual": True}],
+    [
+        {},
+        {"residual": True, "match": 8, "bands": 6, "presence": True, "token_frames": 2},
+        {"log_input": False, "residual": True},
+    ],
     ids=["plain", "all", "latents"],
 )
 def test_a_grid_equals_the_model_on_every_pair(changes):

@@ -9,8 +9,9 @@ import pytest
 import torch
 
 from samaudio.calibrate import logistic
-from samaudio.mask import MaskOutput
+from samaudio.mask import MaskConfig, MaskOutput, MaskSeparator, hints_of
 from samaudio.model import MaskModel, Query
+from samaudio.train import hear
 
 
 def test_the_regression_finds_the_weights_that_made_the_data():
@@ -81,3 +82,43 @@ def test_frame_embeddings_of_a_chunk_are_made_once():
     for latent in (first, first, second, first):
         made._frames(latent)
     assert len(calls) == 3
+
+
+# --- the same ears tell the separator where to look -----------------------------------------------
+
+
+@pytest.fixture
+def hinted() -> MaskModel:
+    torch.manual_seed(0)
+    made = model(embedder=Ears())
+    config = MaskConfig(3, 3, width=8, dilations=(1, 1), num_heads=2, hypotheses=1, hint_dim=3)
+    made.separator = MaskSeparator(config).eval()
+    torch.nn.init.normal_(made.separator.hints.weight)
+    return made
+
+
+@pytest.mark.parametrize("named", [True, False], ids=["named", "span alone"])
+def test_the_separator_is_told_what_the_embedder_hears(hinted, named):
+    latent = torch.randn(2, 3, 12)
+    frame = torch.tensor([0.0, 1.0, 0.0]) if named else torch.full((3,), torch.nan)
+    query = Query(torch.randn(3), frame if named else None)
+    hints = hints_of(latent.transpose(1, 2), frame.expand(2, -1))
+    wanted = hinted.separator(latent, query.clip.expand(2, -1), hints=hints)
+    torch.testing.assert_close(hinted.ask(latent, query).target, wanted.target)
+
+
+def test_in_training_some_hints_are_hidden_whole(hinted):
+    latent = torch.randn(40, 3, 12)
+    query = Query(torch.randn(80, 3), torch.randn(80, 3))
+    plain, hidden = hear(hinted, latent, query), hear(hinted, latent, query, drop=0.5)
+    assert plain.shape == (80, 6, 12) and plain.abs().amax((1, 2)).min() > 0
+    gone = hidden.abs().amax((1, 2)) == 0
+    assert 20 < int(gone.sum()) < 60
+    torch.testing.assert_close(hidden[~gone], plain[~gone])
+
+
+def test_two_questions_about_a_mixture_share_what_is_heard(hinted):
+    latent, query = torch.randn(2, 3, 12), Query(torch.randn(4, 3), torch.randn(4, 3))
+    hints = hear(hinted, latent, query)
+    torch.testing.assert_close(hints[0, :3], hints[1, :3])
+    assert (hints[1, :3] - hints[2, :3]).abs().max() > 0.1

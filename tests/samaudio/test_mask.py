@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from peav.latents import log_features
-from samaudio.mask import ANYWHERE, INSIDE, OUTSIDE, FilmConv, MaskConfig, MaskSeparator
+from samaudio.mask import ANYWHERE, INSIDE, OUTSIDE, FilmConv, MaskConfig, MaskSeparator, hints_of
 
 CONFIG = MaskConfig(12, 8, width=16, dilations=(1, 2, 4, 1), attention_every=2, num_heads=2, hypotheses=3)
 
@@ -157,6 +157,47 @@ def test_a_block_starts_close_to_its_input_when_the_query_says_nothing():
 def test_impossible_sizes_are_refused(sizes, message):
     with pytest.raises(ValueError, match=message):
         MaskConfig(12, 8, **sizes)
+
+
+# --- hints: what the embedder hears ------------------------------------------------------------------
+
+
+def test_hints_are_what_is_heard_and_what_of_it_agrees_with_the_query():
+    frames = torch.tensor([[[0.6, 0.8], [1.0, 0.0], [0.0, -1.0]]])
+    hints = hints_of(frames, torch.tensor([[0.0, 1.0]]))
+    torch.testing.assert_close(hints[0, :2], frames[0].T * 2**0.5)
+    torch.testing.assert_close(hints[0, 2:], torch.tensor([[0.0, 0.0, 0.0], [1.6, 0.0, -2.0]]))
+
+
+def test_nothing_agrees_when_nothing_is_named():
+    frames = torch.nn.functional.normalize(torch.randn(2, 5, 8), dim=-1)
+    hints = hints_of(frames, torch.full((2, 8), torch.nan))
+    assert hints[:, 8:].abs().max() == 0
+    torch.testing.assert_close(hints[:, :8], hints_of(frames, frames[:, 0])[:, :8])
+
+
+@pytest.fixture
+def hinted() -> MaskSeparator:
+    return MaskSeparator(MaskConfig(**{**vars(CONFIG), "hint_dim": 4})).eval()
+
+
+def test_before_training_hints_say_nothing(hinted, latent, query):
+    assert max(changes(hinted(latent, query), hinted(latent, query, hints=torch.randn(2, 8, 5))).values()) == 0
+
+
+def test_hints_are_felt_where_they_are(hinted, latent, query):
+    torch.nn.init.normal_(hinted.hints.weight)
+    hints = torch.zeros(2, 8, 5)  # one to four frames
+    hints[..., 1] = 3.0
+    plain, out = hinted(latent, query), hinted(latent, query, hints=hints)
+    assert min(changes(plain, out).values()) > 1e-3
+    moved = (out.target - plain.target).abs().amax((0, 1, 2))
+    assert moved[4:8].mean() > 2 * moved[16:].mean()
+
+
+def test_a_separator_without_hints_refuses_them(separator, latent, query):
+    with pytest.raises(ValueError, match="takes no hints"):
+        separator(latent, query, hints=torch.zeros(2, 8, 5))
 
 
 # --- what the network sees ------------------------------------------------------------------------
