@@ -1,7 +1,8 @@
-"""A Judge of our own on disk: ``config.json`` and ``model.safetensors``, beside the codec it reads.
+"""A Judge of our own on disk: ``config.json`` and ``model.safetensors``, beside what it listens with.
 
-The codec's weights are not stored again; they come from a codec folder, by default ``codec/`` inside the Judge's
-folder or next to it, else the codec inside the installed packages. The config remembers which codec it was.
+The weights of the codec are not stored again, nor are those of the embedder and the separator that a Judge with an
+estimator compares with (`judge.estimate`). They come from the folder of a whole model, the one that the Judge's folder
+lies in or is, else from the model inside the installed packages. The config remembers which ones they were.
 """
 
 from __future__ import annotations
@@ -17,54 +18,68 @@ from peav.checkpoints import configured, fill, load_codec, read_part, write_part
 from peav.codec import DACEncoder
 from peav.errors import UserError, shown
 
+from .estimate import Estimator
 from .model import JudgeConfig, JudgeModel
 
 FORMAT = "judge"
-CODEC = "codec."  # weights that lie in a folder of their own
+ELSEWHERE = ("codec.", "estimator.")  # weights that lie in folders of their own
 PACKAGED = Path(__file__).parent / "weights" / "mini"
 
 
 def save(model: JudgeModel, folder: str | Path, dtype: torch.dtype = torch.float16) -> None:
-    """Write the Judge without its codec; ``dtype`` is how floats are stored.
+    """Write the Judge without its codec and estimator; ``dtype`` is how floats are stored.
 
     Raises:
         ValueError: a weight is too large for ``dtype``.
     """
-    own = {name: tensor for name, tensor in model.state_dict().items() if not name.startswith(CODEC)}
-    settings = {"format": FORMAT, **model.config.to_dict(), "codec_identity": codec_identity(model.codec)}
+    own = {name: tensor for name, tensor in model.state_dict().items() if not name.startswith(ELSEWHERE)}
+    settings = {"format": FORMAT, **model.config.to_dict(), "codec_identity": identity(model.codec)}
+    if model.estimator is not None:
+        settings["estimator_identity"] = estimator_identity(model.estimator)
     write_part(folder, settings, own, dtype)
 
 
-def load(folder: str | Path, codec_folder: str | Path | None = None) -> JudgeModel:
+def load(
+    folder: str | Path, codec_folder: str | Path | None = None, model_folder: str | Path | None = None
+) -> JudgeModel:
     """The Judge in ``folder``, float32, on the CPU, ready to score.
 
     Args:
         folder: as written by :func:`save`.
         codec_folder: where the codec is, if in none of the places above.
+        model_folder: the whole model whose embedder and separator the Judge compares with, if in none of them.
 
     Raises:
-        UserError: a file is missing or damaged, the codec is not the one that the Judge was trained on, or weights
-            are missing, left over or of another size.
+        UserError: a file is missing or damaged; codec, embedder or separator are not those that the Judge was trained
+            with; or weights are missing, left over or of another size.
     """
     folder = Path(folder)
     settings, state = read_part(folder, FORMAT)
-    identity = settings.pop("codec_identity", None)
+    wanted, heard = settings.pop("codec_identity", None), settings.pop("estimator_identity", None)
     model = JudgeModel(configured(JudgeConfig.from_dict, settings, folder))
-    codec = load_codec(DACEncoder, codec_folder or _codec_of(folder))
-    if codec.config != model.config.codec or codec_identity(codec) != identity:
+    codec = load_codec(DACEncoder, codec_folder or _place(folder, "codec"))
+    if codec.config != model.config.codec or identity(codec) != wanted:
         raise UserError(
             f"the Judge in {shown(folder)} was trained on another codec; put the one that belongs to it into its "
             "folder as codec/"
         )
-    state |= {f"{CODEC}{name}": tensor for name, tensor in codec.state_dict().items()}
+    state |= {f"codec.{name}": tensor for name, tensor in codec.state_dict().items()}
     fill(model, state, folder)
+    if model.config.estimate:
+        estimator = Estimator.load(model_folder or _place(folder, "separator").parent)
+        if estimator_identity(estimator) != heard:
+            raise UserError(
+                f"the Judge in {shown(folder)} was trained with another embedder or separator; put it as judge/ into "
+                "the folder of the model that it belongs to"
+            )
+        model.use_estimator(estimator)
     return model.requires_grad_(False).eval()
 
 
-def codec_identity(codec: nn.Module) -> str:
-    """Twelve hexadecimal digits over the encoder's weights as they are stored, in half precision."""
+def identity(part: nn.Module) -> str:
+    """Twelve hexadecimal digits over the weights of a part as they are stored, in half precision."""
     digest = hashlib.sha256()
-    for name, tensor in sorted(codec.state_dict().items()):
+    for name, tensor in sorted(part.state_dict().items()):
         digest.update(f"{name}{tuple(tensor.shape)}".encode())
         # Adding zero makes one of the two zeros: an average of equal weights loses the sign.
         stored = tensor.detach().cpu().to(torch.float16) + 0.0
@@ -72,10 +87,15 @@ def codec_identity(codec: nn.Module) -> str:
     return digest.hexdigest()[:12]
 
 
-def _codec_of(folder: Path) -> Path:
-    # One wheel installs all packages side by side, and the separator's model folder holds the codec.
-    packaged = Path(peav.__file__).parents[1] / "samaudio" / "weights" / "mini" / "codec"
-    for place in (folder / "codec", folder.parent / "codec", packaged):
+def estimator_identity(estimator: Estimator) -> str:
+    """As `identity`, of the embedder's and the separator's own weights."""
+    return f"{identity(estimator.embedder)}-{identity(estimator.separator)}"
+
+
+def _place(folder: Path, part: str) -> Path:
+    # One wheel installs all packages side by side, and the separator's model folder holds all parts.
+    packaged = Path(peav.__file__).parents[1] / "samaudio" / "weights" / "mini" / part
+    for place in (folder / part, folder.parent / part, packaged):
         if place.is_dir():
             return place
-    raise UserError(f"no codec beside the Judge in {shown(folder)}; it needs codec/ inside it or next to it")
+    raise UserError(f"no {part} beside the Judge in {shown(folder)}; it needs {part}/ inside it or next to it")

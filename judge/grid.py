@@ -54,10 +54,14 @@ def judge_grid(model: JudgeModel, mixture: Tensor, outputs: Tensor, text: Tensor
         fits = [model.match.audio(whole).view(B, 1, 1, N, -1)]
         fits += [model.match.audio(part).view(B, 1, M, N, -1) for part in parts]
         x = x + model.match([fit.expand(B, Q, M, N, -1) for fit in fits], model.match.text(text)[:, :, None])
+    clip = None
+    if model.config.estimate:
+        estimate = model.estimated(mixture, outputs, text)
+        x, clip = x + model.compared(estimate), estimate.clip.flatten(0, 2)
     out = model.finetune_transformer(model.finetune_data_proj(x.flatten(0, 2)))
-    frames = (model.head(out.frames) * model.std + model.mean).float().view(B, Q, M, N, -1)
-    presence = None if model.presence_head is None else model.presence_head(out.pooled).float().view(B, Q, M)
-    return Grid(frames.mean(3), frames, presence)
+    frames, presence = model.told(out, clip)
+    frames = frames.view(B, Q, M, N, -1)
+    return Grid(frames.mean(3), frames, None if presence is None else presence.view(B, Q, M))
 
 
 class Words:

@@ -25,9 +25,10 @@ from peav.codec_keys import encoder_part
 from peav.inputs import Tokenizer
 from peav.modernbert import ModernBert, ModernBertConfig
 from peav.text import SENTENCE_DIM, sentence_encoder
-from peav.towers import Head
+from peav.towers import Encoded, Head
 from peav.transformer import TemporalTransformer, TransformerConfig
 
+from .estimate import CLIP, Estimate, Estimator
 from .features import band_features, joint_log_features, token_mask, tokens
 
 SCORES = ("overall", "recall", "precision", "faithfulness")  # in the order of the head's outputs
@@ -48,8 +49,9 @@ class JudgeConfig:
         transformer also hear what is left of the mixture; the codec must be close to additive. ``match``: width of a
         space in which every token is compared with the text before the second transformer (`Match`), as an embedder
         does; 0 leaves it to the second transformer alone. ``bands``: so many bands in which mixture and target are
-        also compared directly (`judge.features.band_features`), past the first transformer; 0 for none.
-        ``window_seconds``: the longest sound that is judged in one piece.
+        also compared directly (`judge.features.band_features`), past the first transformer; 0 for none. ``estimate``:
+        so many bands in which the target is compared with what a separator would have made (`judge.estimate`); 0 to do
+        without one. ``window_seconds``: the longest sound that is judged in one piece.
     """
 
     codec: CodecConfig
@@ -62,6 +64,7 @@ class JudgeConfig:
     residual: bool = False
     match: int = 0
     bands: int = 0
+    estimate: int = 0
     presence: bool = False
     window_seconds: float = 30.0
 
@@ -70,8 +73,12 @@ class JudgeConfig:
             raise ValueError(
                 f"bottleneck_dim={self.bottleneck_dim} and token_frames={self.token_frames} must be at least 1"
             )
-        if self.match < 0 or self.bands < 0:
-            raise ValueError(f"match={self.match} and bands={self.bands} must be 0 or more")
+        if min(self.match, self.bands, self.estimate) < 0:
+            raise ValueError(
+                f"match={self.match}, bands={self.bands} and estimate={self.estimate} must be 0 or more"
+            )
+        if self.estimate and self.text is not None:
+            raise ValueError("estimate needs the sentence encoder; leave text out")
         if not self.window_seconds >= 1:
             raise ValueError(f"window_seconds={self.window_seconds} must be at least 1")
 
@@ -154,8 +161,9 @@ class Match(nn.Module):
 class JudgeModel(nn.Module):
     """See the module's first lines. ``tokenizer`` is set where the text part needs one.
 
-    The codec is a part of the model but never trained with it. The sentence encoder, where that is the text part,
-    is shared by the process and not stored with the weights.
+    The codec is a part of the model but never trained with it, and neither is the estimator, where there is one
+    (:meth:`use_estimator`). The sentence encoder, where that is the text part, is shared by the process and not stored
+    with the weights.
     """
 
     mean: Tensor  # [4], what scores are made of: frame output * std + mean
@@ -183,6 +191,12 @@ class JudgeModel(nn.Module):
             nn.Sequential(nn.Linear(7 * config.bands * config.token_frames, width), nn.SiLU(),
                           nn.Linear(width, config.bottleneck_dim)) if config.bands else None
         )  # fmt: skip
+        self.estimator: Estimator | None = None
+        self.compare = self.clip_head = None
+        if config.estimate:
+            features = Estimator.width(config.estimate) + len(CLIP)
+            self.compare = nn.Sequential(nn.Linear(features, width), nn.SiLU(), nn.Linear(width, config.bottleneck_dim))
+            self.clip_head = nn.Linear(len(CLIP), len(SCORES) + 1, bias=False)  # scores and presence
         self.finetune_data_proj = nn.Linear(config.bottleneck_dim, final)
         self.finetune_transformer = TemporalTransformer(config.finetune_transformer)
         self.head = nn.Linear(final, len(SCORES), bias=False)
@@ -207,6 +221,28 @@ class JudgeModel(nn.Module):
     def use_codec(self, codec: nn.Module) -> None:
         """Take over the analysis half of ``codec``, which must have this model's codec configuration."""
         self.codec.load_state_dict(encoder_part(codec.state_dict(), self.config.codec.codebook_dim))
+
+    def use_estimator(self, estimator: Estimator) -> None:
+        """Compare with what this one separates.
+
+        Raises:
+            ValueError: this model compares with nothing, or the estimator has another codec.
+        """
+        if not self.config.estimate:
+            raise ValueError("this model has no use for an estimator: its config says estimate=0")
+        if estimator.embedder.config.codec != self.config.codec:
+            raise ValueError("the estimator has another codec than the Judge")
+        self.estimator = estimator.to(self.device)
+
+    def estimated(self, mixture: Tensor, targets: Tensor, text: Tensor) -> Estimate:
+        """`Estimate` for latents ``[B, D, F]`` and ``[B, M, D, F]`` and text vectors ``[B, Q, W]``.
+
+        Raises:
+            ValueError: there is no estimator.
+        """
+        if self.estimator is None:
+            raise ValueError("this model has no estimator yet; load it with judge.load, or call use_estimator")
+        return self.estimator(mixture, targets, text, self.config.estimate, self.config.token_frames)
 
     @torch.no_grad()
     def latents(self, waveform: Tensor) -> Tensor:
@@ -252,7 +288,8 @@ class JudgeModel(nn.Module):
             masked: keep padding out of the transformers too, so that they do not.
 
         Raises:
-            ValueError: shapes do not fit.
+            ValueError: shapes do not fit; or padding is given to a model with an estimator, which judges clips of one
+                length at a time.
         """
         B, D, F = mixture.shape
         if target.shape != mixture.shape or self.config.codec.codebook_dim != D:
@@ -265,6 +302,10 @@ class JudgeModel(nn.Module):
         if mask is not None and mask.shape != (B, F):
             raise ValueError(f"mask has shape {tuple(mask.shape)}; give [{B}, {F}]")
         mask = None if mask is None else mask.bool()
+        if mask is not None and self.config.estimate:
+            if not bool(mask.all()):
+                raise ValueError("this model judges no padding; give clips of one length, or call judge")
+            mask = None
         valid = None if mask is None else token_mask(mask, self.config.token_frames)
         hearing = valid if masked else None
 
@@ -281,16 +322,36 @@ class JudgeModel(nn.Module):
         x = self.proj_audio_and_text(torch.cat((audio, words), dim=-1))
         if self.match is not None:
             x = x + self.match([self.match.audio(stream) for stream in heard], self.match.text(text))
+        estimate = self.estimated(mixture, target[:, None], text[:, None]) if self.config.estimate else None
+        if estimate is not None:
+            x = x + self.compared(estimate).flatten(0, 2)
         out = self.finetune_transformer(self.finetune_data_proj(x), hearing)
 
-        frames = self.head(out.frames).float() * self.std.float() + self.mean.float()
+        clip = None if estimate is None else estimate.clip.flatten(0, 2)
+        frames, presence = self.told(out, clip)
         if valid is None:
             scores = frames.mean(1)
         else:
             weight = valid[..., None].to(frames)
             scores = (frames * weight).sum(1) / weight.sum(1).clamp_min(1)
-        presence = None if self.presence_head is None else self.presence_head(out.pooled)[:, 0]
         return JudgeOutput(scores, frames, presence, valid)
+
+    def compared(self, estimate: Estimate) -> Tensor:
+        """What the comparison adds to the tokens of every pair, ``[B, Q, M, N, bottleneck_dim]``."""
+        assert self.compare is not None
+        clip = estimate.clip[..., None, :].expand(*estimate.tokens.shape[:-1], -1)
+        return self.compare(torch.cat((estimate.tokens, clip), dim=-1).to(self.data_proj.weight))
+
+    def told(self, out: Encoded, clip: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """Scores per token ``[B, N, 4]`` and presence ``[B]`` from the second transformer's output; ``clip [B, C]`` of
+        an `Estimate` has a say of its own, that what holds of the clip need not be carried by every token."""
+        frames = self.head(out.frames).float()
+        presence = None if self.presence_head is None else self.presence_head(out.pooled).float()[:, 0]
+        if clip is not None and self.clip_head is not None:
+            direct = self.clip_head(clip.to(self.clip_head.weight)).float()
+            frames = frames + direct[:, None, : len(SCORES)]
+            presence = None if presence is None else presence + direct[:, -1]
+        return frames * self.std.float() + self.mean.float(), presence
 
     def _streams(self, mixture: Tensor, target: Tensor, mask: Tensor | None) -> Sequence[Tensor]:
         """What the first transformer hears, ``[B, C, F]`` each: mixture, target and perhaps the rest."""

@@ -35,6 +35,7 @@ from peav.transformer import TransformerConfig
 
 from . import checkpoints
 from .collection import Collection, Item, write
+from .estimate import Estimator
 from .figures import figures, table
 from .grid import Grid, Words, judge_grid
 from .model import JudgeConfig, JudgeModel
@@ -124,8 +125,10 @@ def validate(model: JudgeModel, held_out: list[Collection], most: int) -> dict[s
 def build(config: DictConfig, device: torch.device) -> JudgeModel:
     """The model to train: codec as given; a new Judge, perhaps with the embedder's ears, or the one of ``init``."""
     if config.init:
-        model = checkpoints.load(config.init, config.codec).requires_grad_(True)
+        model = checkpoints.load(config.init, config.codec, config.model).requires_grad_(True)
         model.codec.requires_grad_(False)
+        if model.estimator is not None:
+            model.estimator.requires_grad_(False)
         return model.to(device)
     codec = load_codec(DACEncoder, config.codec)
     settings = JudgeConfig(codec=codec.config, transformer=TransformerConfig(**config.transformer),
@@ -134,6 +137,10 @@ def build(config: DictConfig, device: torch.device) -> JudgeModel:
     model.use_codec(codec)
     if config.embedder:
         _take_ears(model, config.embedder, config.codec)
+    if settings.estimate:
+        if not config.model:
+            raise UserError("judge.estimate needs a separator to compare with: give model=FOLDER, or judge.estimate=0")
+        model.use_estimator(Estimator.load(config.model))
     return model.to(device)
 
 
@@ -198,7 +205,7 @@ def fit(config: DictConfig) -> dict[str, float]:
     if rates != {model.sample_rate}:
         raise UserError(f"collections at {sorted(rates)} Hz, but the codec listens at {model.sample_rate} Hz")
     words = Words(model)
-    parameters = [p for name, p in model.named_parameters() if p.requires_grad and not name.startswith("codec.")]
+    parameters = [p for name, p in model.named_parameters() if not name.startswith(checkpoints.ELSEWHERE)]
     optimizer = torch.optim.AdamW(parameters, lr=loop.lr, betas=(0.9, 0.98), weight_decay=loop.weight_decay)
     ema = Ema(model, loop.ema)
     if run.resume(model=model, optimizer=optimizer, ema=ema) and run.finished:

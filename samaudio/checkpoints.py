@@ -19,7 +19,7 @@ from peav.codec import DACVAE, DACEncoder
 from peav.codec_keys import encoder_part
 from peav.errors import UserError, shown
 
-from .mask import MaskConfig, MaskSeparator
+from .mask import MaskSeparator
 from .model import MaskModel
 
 FORMAT = "samaudio-mask"
@@ -41,13 +41,7 @@ def save_model(model: MaskModel, folder: str | Path, dtype: torch.dtype = torch.
     parts.save(model.embedder, folder / "embedder", dtype)
     if not _same_codec(model.embedder.codec, model.codec):
         model.embedder.codec.save_pretrained(folder / "embedder" / "codec", dtype)
-    separator = model.separator
-    parts.write_part(
-        folder / "separator",
-        {"format": f"{FORMAT}-separator", **separator.config.to_dict()},
-        separator.state_dict(),
-        dtype,
-    )
+    model.separator.save(folder / "separator", dtype)
     save_settings(model, folder)
 
 
@@ -98,9 +92,7 @@ def load_model(folder: str | Path, device: str | torch.device = "cpu") -> MaskMo
     _check_sums(folder, settings.get("sha256", {}))
     codec = parts.load_codec(DACVAE, folder / "codec")
     embedder = parts.load(folder / "embedder")
-    sizes, state = parts.read_part(folder / "separator", f"{FORMAT}-separator")
-    separator = MaskSeparator(parts.configured(lambda values: MaskConfig(**values), sizes, folder / "separator"))
-    parts.fill(separator, state, folder / "separator")
+    separator = MaskSeparator.load(folder / "separator")
     wanted = (codec.config.codebook_dim, embedder.config.output_dim)
     if (separator.config.latent_dim, separator.config.query_dim) != wanted:
         raise UserError(f"{shown(folder)}: codec, embedder and separator do not belong together; fetch it again")

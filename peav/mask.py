@@ -1,0 +1,199 @@
+"""The mask separator: which part of a mixture's latent answers the query.
+
+Axes: ``B`` batch, ``D`` latent channels, ``F`` latent frames, ``E`` query width, ``W`` network width,
+``K`` hypotheses, ``N`` embedder frames.
+
+The latent is lifted to a wider non-negative basis, a mask between 0 and 1 is predicted for it from the latent
+and the query, and the masked basis is projected back. At initialisation lift and projection are exact inverses,
+so a mask of ones returns the mixture: training starts from a separator that loses nothing.
+
+The network lies here, below `samaudio`, because the small Judge listens with it too (`judge.estimate`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F_
+from torch import Tensor, nn
+
+from .checkpoints import configured, fill, read_part, write_part
+from .latents import log_features
+from .transformer import Layer, TransformerConfig, rotary_angles
+
+FORMAT = "samaudio-mask-separator"
+
+ANYWHERE, OUTSIDE, INSIDE = 0, 1, 2  # what a time span says of a frame
+
+
+@dataclass(frozen=True)
+class MaskConfig:
+    """Sizes of the separator. ``dilations``: one convolution block each; an attention layer after every
+    ``attention_every`` of them. ``hint_dim``: width of the embedder's frame embeddings, 0 to do without them."""
+
+    latent_dim: int
+    query_dim: int
+    width: int = 320
+    dilations: tuple[int, ...] = (1, 2, 4, 8, 16, 1, 2, 4, 8, 16)
+    attention_every: int = 5
+    num_heads: int = 4
+    hypotheses: int = 4
+    hint_dim: int = 0
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "dilations", tuple(self.dilations))
+        if self.width % (2 * self.num_heads):
+            raise ValueError(f"width {self.width} must be a multiple of twice num_heads {self.num_heads}")
+        if self.hypotheses < 1:
+            raise ValueError(f"hypotheses {self.hypotheses} must be at least 1")
+
+    def to_dict(self) -> dict:
+        return asdict(self)
+
+
+@dataclass
+class MaskOutput:
+    """What the separator says of a mixture.
+
+    ``target`` and ``residual`` are latents ``[B, K, D, F]`` whose sum is what a mask of ones would give: at
+    initialisation exactly the mixture's latent, later close to it. ``activity [B, F]`` are logits that the target
+    sounds in a frame; ``presence [B]`` that it sounds at all; ``confidence [B, K]`` of each hypothesis being the best.
+    """
+
+    target: Tensor
+    residual: Tensor
+    activity: Tensor
+    presence: Tensor
+    confidence: Tensor
+
+
+class FilmConv(nn.Module):
+    """Dilated gated convolution, its input scaled and shifted by the query, added to its input."""
+
+    def __init__(self, width: int, dilation: int):
+        super().__init__()
+        self.norm = nn.GroupNorm(1, width)
+        self.film = nn.Linear(width, 2 * width)
+        self.mix = nn.Conv1d(width, 2 * width, 3, padding=dilation, dilation=dilation)
+        self.out = nn.Conv1d(width, width, 1)
+        nn.init.zeros_(self.film.bias)
+
+    def forward(self, x: Tensor, query: Tensor) -> Tensor:
+        """``x [B, W, F]``, ``query [B, W]``."""
+        scale, shift = self.film(query)[..., None].chunk(2, dim=1)
+        value, gate = self.mix(self.norm(x) * (1 + scale) + shift).chunk(2, dim=1)
+        return x + self.out(value * F_.silu(gate))
+
+
+class MaskSeparator(nn.Module):
+    """Latent of a mixture and a query in, ``K`` ways to split the latent out."""
+
+    def __init__(self, config: MaskConfig):
+        super().__init__()
+        self.config = config
+        D, W, K = config.latent_dim, config.width, config.hypotheses
+        self.lift = nn.Conv1d(D, 2 * D, 1, bias=False)
+        self.drop = nn.Conv1d(2 * D, D, 1, bias=False)
+        identity = torch.eye(D)
+        with torch.no_grad():  # relu(z) - relu(-z) = z
+            self.lift.weight.copy_(torch.cat((identity, -identity))[..., None])
+            self.drop.weight.copy_(torch.cat((identity, -identity), dim=1)[..., None])
+        self.features = nn.Conv1d(2 * D, W, 1)
+        self.anchors = nn.Embedding(3, W)
+        nn.init.zeros_(self.anchors.weight)
+        if config.hint_dim:
+            # Starts at zero, so that hints can be given to a separator that was trained without them.
+            self.hints = nn.Conv1d(2 * config.hint_dim, W, 1)
+            for parameter in self.hints.parameters():
+                nn.init.zeros_(parameter)
+        # Queries are unit vectors, so their entries are tiny; without the norm at the end every prompt would look
+        # the same to the layers for thousands of steps.
+        self.query = nn.Sequential(nn.Linear(config.query_dim, W), nn.SiLU(), nn.Linear(W, W), nn.LayerNorm(W))
+        # Stands for "no words given": the span alone says what is meant.
+        self.no_query = nn.Parameter(torch.randn(config.query_dim) * config.query_dim**-0.5)
+        self.blocks = nn.ModuleList(FilmConv(W, d) for d in config.dilations)
+        self.attention_config = TransformerConfig(W, 1, config.num_heads, 2 * W)
+        self.attention = nn.ModuleList(
+            Layer(self.attention_config) for _ in range(len(config.dilations) // config.attention_every))
+        self.norm = nn.GroupNorm(1, W)
+        self.masks = nn.ModuleList(nn.Conv1d(W, 2 * D, 1) for _ in range(K))
+        self.activity = nn.Conv1d(W, 1, 1)
+        self.summary = nn.Sequential(nn.Linear(3 * W, W), nn.SiLU(), nn.Linear(W, 1 + K))
+
+    def save(self, folder: str | Path, dtype: torch.dtype = torch.float16) -> None:
+        """Write ``config.json`` and the weights, floats stored as ``dtype``.
+
+        Raises:
+            ValueError: a weight is too large for ``dtype``.
+        """
+        write_part(folder, {"format": FORMAT, **self.config.to_dict()}, self.state_dict(), dtype)
+
+    @classmethod
+    def load(cls, folder: str | Path) -> MaskSeparator:
+        """The separator in ``folder``, float32, on the CPU.
+
+        Raises:
+            UserError: a file is missing or damaged, or weights do not fit.
+        """
+        sizes, state = read_part(folder, FORMAT)
+        separator = cls(configured(lambda values: MaskConfig(**values), sizes, Path(folder)))
+        fill(separator, state, Path(folder))
+        return separator
+
+    def forward(
+        self, latent: Tensor, query: Tensor | None, anchors: Tensor | None = None, hints: Tensor | None = None
+    ) -> MaskOutput:
+        """Args:
+            latent: ``[B, D, F]``.
+            query: unit vectors ``[B, E]``; rows of NaN, or None, mean that nothing was named.
+            anchors: ``[B, F]`` with ANYWHERE, OUTSIDE or INSIDE; None means ANYWHERE.
+            hints: ``[B, 2 * hint_dim, N]``, see `hints_of`; None means that there are none.
+
+        Raises:
+            ValueError: hints are given to a separator made without (``hint_dim`` 0).
+        """
+        B, D, F = latent.shape
+        x = self.features(log_features(latent))
+        if anchors is None:
+            anchors = torch.full((B, F), ANYWHERE, device=x.device)
+        x = x + self.anchors(anchors).transpose(1, 2)
+        if hints is not None:
+            if not self.config.hint_dim:
+                raise ValueError("this separator takes no hints: its hint_dim is 0")
+            x = x + F_.interpolate(self.hints(hints.to(x.dtype)), F, mode="nearest")
+        if query is None:
+            query = self.no_query.expand(B, -1)
+        query = torch.where(query.isnan(), self.no_query.to(query.dtype), query)
+        q = self.query(query * self.config.query_dim**0.5)
+        angles = rotary_angles(F, self.attention_config.width_per_head, self.attention_config.rope_theta, x.device)
+        for i, block in enumerate(self.blocks, 1):
+            x = block(x, q)
+            if i % self.config.attention_every == 0:
+                x = self.attention[i // self.config.attention_every - 1](x.transpose(1, 2), angles).transpose(1, 2)
+        x = self.norm(x)
+        activity = self.activity(x)[:, 0]
+        weight = activity.float().softmax(-1).to(x.dtype)
+        # A short sound in a long clip shows in the extremes and where it is active, not in the mean.
+        pooled = torch.cat((x.mean(-1), x.amax(-1), (x * weight[:, None]).sum(-1)), dim=1)
+        presence, confidence = self.summary(pooled).split((1, self.config.hypotheses), dim=1)
+        basis = F_.relu(self.lift(latent))
+        target = torch.stack([self.drop(torch.sigmoid(mask(x)) * basis) for mask in self.masks], dim=1)
+        whole = self.drop(basis)[:, None]
+        return MaskOutput(target.float(), (whole - target).float(), activity.float(), presence[:, 0].float(),
+                          confidence.float())
+
+
+
+def hints_of(frames: Tensor, named: Tensor) -> Tensor:
+    """What the embedder hears, frame by frame, and what of it agrees with the query: ``[B, 2E, N]``.
+
+    Args:
+        frames: unit vectors ``[B, N, E]`` of its frame-level head on the mixture.
+        named: the query's unit vectors ``[B, E]`` in the same space; rows of NaN, or None, agree with nothing.
+    """
+    E = frames.shape[-1]
+    agreement = (frames * named[:, None]).nan_to_num(0.0)
+    # Scaled to entries of order one, as the network's own features are.
+    return torch.cat((frames * E**0.5, agreement * E), dim=-1).transpose(1, 2)
