@@ -102,16 +102,14 @@ class Estimator(nn.Module):
         mixture, outputs = mixture.float(), outputs.float()
         rest = mixture[:, None] - outputs
         clip_text, frame_text = (self.embedder.text_embedding(text.float(), kind) for kind in ("audio", "frame"))
-        whole = self._hear(mixture)
+        whole = self._hear(mixture[:, None])
         hints = None
         if self.separator.config.hint_dim:
-            hints = hints_of(whole[1].repeat_interleave(Q, 0), frame_text.flatten(0, 1))
+            hints = hints_of(whole[1].repeat_interleave(Q, 0).flatten(0, 1), frame_text.flatten(0, 1))
         found = self.separator(mixture.repeat_interleave(Q, 0), clip_text.flatten(0, 1), None, hints)
         targets = found.target.unflatten(0, (B, Q))
         estimate = targets[:, :, 0]
-        parts = [tuple(x.unflatten(0, group.shape[:2]) for x in self._hear(group.flatten(0, 1)))
-                 for group in (outputs, rest, estimate)]  # fmt: skip
-        sounds = [tuple(x[:, None] for x in whole), *parts]  # mixture, outputs, rest, estimate
+        sounds = [whole, self._hear(outputs), self._hear(rest), self._hear(estimate)]
         named, odds = zip(*(self._agree(*sound, clip_text, frame_text) for sound in sounds), strict=True)
 
         # Axes from here on: [B, Q, M].
@@ -137,9 +135,10 @@ class Estimator(nn.Module):
         return Estimate(self._tokens(x, y, s, found.activity, odds, bands, frames), clip)
 
     def _hear(self, latents: Tensor) -> tuple[Tensor, Tensor]:
-        """Clip ``[n, E]`` and frame embeddings ``[n, N, E]``."""
-        found = self.embedder.audio(latents)
-        return self.embedder.head("audio", found.pooled), self.embedder.head("frame", found.frames)
+        """Clip ``[B, n, E]`` and frame embeddings ``[B, n, N, E]`` of ``[B, n, D, F]``."""
+        found = self.embedder.audio(latents.flatten(0, 1))
+        clips, frames = self.embedder.head("audio", found.pooled), self.embedder.head("frame", found.frames)
+        return clips.unflatten(0, latents.shape[:2]), frames.unflatten(0, latents.shape[:2])
 
     def _agree(self, clips: Tensor, tokens: Tensor, clip_text: Tensor, frame_text: Tensor) -> tuple[Tensor, Tensor]:
         """Cosines ``[B, Q, n]`` and log-odds of tokens ``[B, Q, n, N]`` of ``n`` sounds with ``Q`` prompts."""

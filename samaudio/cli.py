@@ -365,7 +365,9 @@ def _lines(path: Path, result: Any, picture: Path | None) -> list[str]:
     if result.skipped:
         lines = [f'  "{name}"  was there already, left alone']
     elif result.present:
+        overall = result.scores.quality.overall
         heard = f"  similarity {similarity:.2f}" if similarity == similarity else ""
+        heard += f"  judged {overall:.1f} of 5" if overall == overall else ""
         lines = [f'  "{name}"  presence {presence:.2f}{heard}{_heard_at(result.spans)}']
     else:
         lines = [f'"{name}": not heard in {shown(path.name)} (presence {presence:.2f}); the target is silent']

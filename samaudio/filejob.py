@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from judge.model import JudgeModel
 from peav import media
 from peav.errors import UserError, shown
 
@@ -30,14 +31,22 @@ _UNKNOWN = Scores(float("nan"), float("nan"), float("nan"))
 class FileJob:
     """One file and the questions of one ``cutter`` about it."""
 
-    def __init__(self, info: media.AudioInfo, cutter: Cutter, cutting: Cutting, format: str, force: bool):
-        self.info, self.cutter, self.cutting = info, cutter, cutting
+    def __init__(
+        self,
+        info: media.AudioInfo,
+        cutter: Cutter,
+        cutting: Cutting,
+        format: str,
+        force: bool,
+        network: JudgeModel | None = None,
+    ):
+        self.info, self.cutter, self.cutting, self.network = info, cutter, cutting, network
         self.format, self.force = format, force
 
     def run(self, places: Sequence[StemPaths], progress: Progress | None) -> list[FileResult]:
         """Write the two files of every question; ``places`` are in one folder."""
         info, N = self.info, self.cutter.candidates
-        answers = [Answer(q.prompts, N, info.sample_rate, self.cutting) for q in self.cutter.questions]
+        answers = [Answer(q.prompts, N, info.sample_rate, self.cutting, self.network) for q in self.cutter.questions]
         with clean_termination(), folder_for(places[0]), ExitStack() as stack:
             media.cleanup_stale(places[0].target.parent)
             scratches = [stack.enter_context(Scratch(paths.target, N, info.channels)) for paths in places]

@@ -10,11 +10,14 @@ from collections.abc import Callable, Iterable, Sequence
 import torch
 from torch import Tensor
 
+from judge.model import JudgeModel
+from judge.verdict import Listener
+
 from .chunks import Chunk, Cutting, OverlapAdd, chunks
 from .cut import Cutter, Model, Piece
-from .prompts import Prompt, Span, describe
+from .prompts import Prompt, Span, Text, describe
 from .rank import Tally, best
-from .result import Candidate, Result, Scores
+from .result import UNJUDGED, Candidate, Result, Scores
 from .spans import Activity, Times, find_spans
 
 Progress = Callable[[float, float | None], None]
@@ -36,8 +39,19 @@ class Clock:
 class Answer:
     """What is known of one sound while the recording goes by."""
 
-    def __init__(self, prompts: Sequence[Prompt], candidates: int, sample_rate: int, cutting: Cutting):
+    def __init__(
+        self,
+        prompts: Sequence[Prompt],
+        candidates: int,
+        sample_rate: int,
+        cutting: Cutting,
+        network: JudgeModel | None = None,
+    ):
         self.prompts, self.sample_rate, self.overlap = prompts, sample_rate, cutting.overlap
+        self.judged = None
+        words = [prompt.text for prompt in prompts if isinstance(prompt, Text)]
+        if network is not None and words:
+            self.judged = Listener(network, network.text_vectors([", ".join(words)])[0], candidates)
         self.join = OverlapAdd(cutting.overlap)
         self.activity = Activity()
         self.tally = Tally(candidates)
@@ -47,6 +61,8 @@ class Answer:
         """Take the piece of one chunk and return the samples ``[N, C, n]`` that it makes final."""
         self.activity.add(chunk, piece.activity, frame_rate, self.sample_rate, self.overlap, piece.gate)
         self.tally.add(piece.presence, piece.similarity, piece.confidence, piece.energy)
+        if self.judged is not None and piece.energy > 0:  # of silence there is nothing to say
+            self.judged.add(chunk.samples, piece.targets, self.sample_rate)
         final = self.join.push(piece.targets, chunk.last)
         self.frames += final.shape[-1]
         return final
@@ -55,9 +71,11 @@ class Answer:
         # A span alone says itself that something is there; presence was calibrated on named sounds.
         named = any(not isinstance(prompt, Span) for prompt in self.prompts)
         present = self.tally.presence >= threshold if named else self.tally.presence > 0
-        candidates = self.tally.candidates()
+        candidates = self.tally.candidates(self.judged.finish() if self.judged is not None else None)
         chosen = best(candidates)
-        scores = Scores(candidates[chosen].similarity, self.tally.presence, candidates[chosen].confidence)
+        one = candidates[chosen]
+        # The target of a sound that is not there is silent, whatever was said of the candidates.
+        scores = Scores(one.similarity, self.tally.presence, one.confidence, one.quality if present else UNJUDGED)
         spans = find_spans(self.activity.values, seconds=self.frames / self.sample_rate) if present else []
         return present, scores, spans, candidates, chosen
 

@@ -15,6 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from judge import checkpoints as judge_files
+from judge.model import JudgeModel
 from peav import media
 from peav.errors import UserError, shown
 from peav.training import pick_device
@@ -34,13 +36,14 @@ _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 PACKAGED = Path(__file__).parent / "weights" / "mini"
 
 
-def load(model: str | os.PathLike | None = None, device: str = "auto") -> Separator:
+def load(model: str | os.PathLike | None = None, device: str = "auto", *, judge: bool = True) -> Separator:
     """A separator, ready to use.
 
     Args:
         model: None for the model inside the package, a model folder, or a hub id such as ``org/name``, which
             is downloaded on first use.
         device: ``auto`` takes CUDA, then MPS, then the CPU; or the name of one.
+        judge: let the model's Judge, where it has one, score what comes out and choose among candidates.
 
     Raises:
         UserError: there is no such model or device, or the model is damaged.
@@ -51,13 +54,19 @@ def load(model: str | os.PathLike | None = None, device: str = "auto") -> Separa
     if model is None:
         if not PACKAGED.is_dir():
             raise UserError("the model inside the package is missing; reinstall it, or name a model folder")
-        return Separator(load_model(PACKAGED, chosen), PACKAGED.name)
+        return Separator(load_model(PACKAGED, chosen), PACKAGED.name, _judge(PACKAGED, chosen) if judge else None)
     folder = Path(model)
     if not os.path.isdir(folder):  # noqa: PTH112 unlike Path.is_dir, it never raises
         if not _HUB_ID.fullmatch(str(model)):
             raise UserError(f"{shown(model)}: no such model; give a folder, or a hub id such as org/name")
         folder = _download(str(model))
-    return Separator(load_model(folder, chosen), str(model))
+    return Separator(load_model(folder, chosen), str(model), _judge(folder, chosen) if judge else None)
+
+
+def _judge(folder: Path, device: torch.device) -> JudgeModel | None:
+    """The Judge that belongs to the model in ``folder``, if there is one."""
+    place = judge_files.PACKAGED if folder == PACKAGED else folder / "judge"
+    return judge_files.load(place, folder / "codec", folder).to(device) if place.is_dir() else None
 
 
 def _download(name: str) -> Path:
@@ -75,8 +84,8 @@ def _download(name: str) -> Path:
 class Separator:
     """A model with everything around it that turns recordings into stems."""
 
-    def __init__(self, model: Model, name: str):
-        self.model, self.name = model, name
+    def __init__(self, model: Model, name: str, network: JudgeModel | None = None):
+        self.model, self.name, self.network = model, name, network
 
     @property
     def sample_rate(self) -> int:
@@ -144,7 +153,7 @@ class Separator:
         for question in (*asked, *kept_out):
             check_spans(question, T / rate)
         cutting = Cutting.of_seconds(rate, chunk_seconds)
-        answers = [Answer(question, candidates, rate, cutting) for question in asked]
+        answers = [Answer(question, candidates, rate, cutting, self.network) for question in asked]
         found = [torch.empty(candidates, C, T) for _ in answers]
         at = [0] * len(answers)
 
@@ -208,7 +217,7 @@ class Separator:
         if todo:
             cutter = self._cutter(info.sample_rate, [asked[i] for i in todo], kept_out, candidates, seed)
             cutting = Cutting.of_seconds(info.sample_rate, chunk_seconds)
-            job = FileJob(info, cutter, cutting, format, force or skip_existing)
+            job = FileJob(info, cutter, cutting, format, force or skip_existing, self.network)
             made = dict(zip(todo, job.run([every[i] for i in todo], progress), strict=True))
         return [made[i] if i in made else skipped(every[i], names[i]) for i in range(len(asked))]
 

@@ -1,15 +1,23 @@
-"""Which candidate is best, over a whole recording."""
+"""Which candidate is best, over a whole recording.
+
+Every measure is brought to its own scale within the candidates before they are added up; see `judge.rank`.
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from statistics import fmean, pstdev
 
-from .result import Candidate
+from judge.model import SCORES
+from judge.rank import ranking
+from judge.verdict import Verdict, limited, measures
 
-SIMILARITY_WEIGHT = 1.0  # what came out sounds like the prompt
-CONFIDENCE_WEIGHT = 1.0  # what the separator itself expects
+from .result import Candidate, Quality
+
+# How much counts what the Judge says, how much what came out sounds like the prompt, and how much what the separator
+# itself expects; measured by benchmarks/reranking.py.
+WITH_JUDGE = {"overall": 1.0, "similarity": 0.5, "confidence": 1.0}
+ALONE = {"similarity": 1.0, "confidence": 1.0}
 
 
 class Tally:
@@ -26,12 +34,18 @@ class Tally:
             for mean, value in zip(means, values, strict=True):
                 mean.add(value, energy + 1e-12)  # the constant lets silence count when there is nothing else
 
-    def candidates(self) -> list[Candidate]:
+    def candidates(self, verdicts: Sequence[Verdict] | None = None) -> list[Candidate]:
+        """What is known of each; ``verdicts`` are the Judge's, if it was asked."""
         similarity = [mean.value for mean in self._similarity]
         confidence = [mean.value for mean in self._confidence]
+        known = {"similarity": similarity, "confidence": confidence}
+        told = [verdict.scores for verdict in verdicts or ()]
+        if verdicts and all(told):
+            values = ranking({**measures(verdicts), **known}, WITH_JUDGE)
+        else:
+            values, told = ranking(known, ALONE), [None] * len(similarity)
         return [
-            Candidate(SIMILARITY_WEIGHT * s + CONFIDENCE_WEIGHT * c, similarity[k], confidence[k])
-            for k, (s, c) in enumerate(zip(standardised(similarity), standardised(confidence), strict=True))
+            Candidate(value, similarity[k], confidence[k], quality=_limited(told[k])) for k, value in enumerate(values)
         ]
 
 
@@ -40,14 +54,9 @@ def best(candidates: Sequence[Candidate]) -> int:
     return max(range(len(candidates)), key=lambda k: candidates[k].score)
 
 
-def standardised(values: Sequence[float]) -> list[float]:
-    """Values in standard deviations from their mean; zeros for unknown (NaN) and for equal values."""
-    known = [v for v in values if math.isfinite(v)]
-    spread = pstdev(known) if known else 0.0
-    if spread < 1e-9:
-        return [0.0] * len(values)
-    middle = fmean(known)
-    return [(v - middle) / spread if math.isfinite(v) else 0.0 for v in values]
+def _limited(scores: tuple[float, ...] | None) -> Quality:
+    known = limited(scores)
+    return Quality(*(math.nan if (value := known[name]) is None else value for name in SCORES))
 
 
 class _Mean:

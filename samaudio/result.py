@@ -13,19 +13,37 @@ from .spans import Times
 
 
 @dataclass(frozen=True)
+class Quality:
+    """What the Judge says of a target, 1 to 5 each (docs/judge.md); NaN where it was not asked or has no say."""
+
+    overall: float = math.nan
+    recall: float = math.nan
+    precision: float = math.nan
+    faithfulness: float = math.nan
+
+    def to_dict(self) -> dict[str, float | None]:
+        return {name: _number(value) for name, value in vars(self).items()}
+
+
+UNJUDGED = Quality()
+
+
+@dataclass(frozen=True)
 class Scores:
     """``similarity``: cosine of the prompt and what came out, NaN without words or sound.
 
     ``presence``: probability that the sound is in the recording. ``confidence``: probability of the chosen
-    candidate being the best.
+    candidate being the best. ``quality``: of the target.
     """
 
     similarity: float
     presence: float
     confidence: float
+    quality: Quality = UNJUDGED
 
     def to_dict(self) -> dict[str, float | None]:
-        return {name: _number(getattr(self, name)) for name in ("similarity", "presence", "confidence")}
+        names = ("similarity", "presence", "confidence")
+        return {name: _number(getattr(self, name)) for name in names} | self.quality.to_dict()
 
 
 @dataclass
@@ -38,10 +56,12 @@ class Candidate:
     score: float
     similarity: float
     confidence: float
+    quality: Quality = UNJUDGED
     target: Tensor | None = field(default=None, repr=False)
 
     def to_dict(self) -> dict[str, float | None]:
-        return {name: _number(getattr(self, name)) for name in ("score", "similarity", "confidence")}
+        names = ("score", "similarity", "confidence")
+        return {name: _number(getattr(self, name)) for name in names} | self.quality.to_dict()
 
 
 @dataclass
