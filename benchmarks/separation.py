@@ -81,7 +81,7 @@ def ours(model: str | None, device: str) -> tuple[Separate, float]:
     """The separator of a model folder (None: the packaged one) and its presence threshold."""
     import samaudio
 
-    separator = samaudio.load(model, device)
+    separator = samaudio.load(model, device, judge=False)  # one candidate: nothing to choose
     threshold = separator.model.presence_threshold
     separator.model.settings["presence_threshold"] = 0.0
 

@@ -39,6 +39,23 @@ def save(model: JudgeModel, folder: str | Path, dtype: torch.dtype = torch.float
     write_part(folder, settings, own, dtype)
 
 
+def read(folder: str | Path, codec_folder: str | Path | None = None) -> tuple[JudgeModel, str | None]:
+    """As :func:`load`, but without an estimator yet, and the `estimator_identity` that the Judge was trained with."""
+    folder = Path(folder)
+    settings, state = read_part(folder, FORMAT)
+    wanted, heard = settings.pop("codec_identity", None), settings.pop("estimator_identity", None)
+    model = JudgeModel(configured(JudgeConfig.from_dict, settings, folder))
+    codec = load_codec(DACEncoder, codec_folder or _place(folder, "codec"))
+    if codec.config != model.config.codec or identity(codec) != wanted:
+        raise UserError(
+            f"the Judge in {shown(folder)} was trained on another codec; put the one that belongs to it into its "
+            "folder as codec/"
+        )
+    state |= {f"codec.{name}": tensor for name, tensor in codec.state_dict().items()}
+    fill(model, state, folder)
+    return model, heard
+
+
 def load(
     folder: str | Path, codec_folder: str | Path | None = None, model_folder: str | Path | None = None
 ) -> JudgeModel:
@@ -54,17 +71,7 @@ def load(
             with; or weights are missing, left over or of another size.
     """
     folder = Path(folder)
-    settings, state = read_part(folder, FORMAT)
-    wanted, heard = settings.pop("codec_identity", None), settings.pop("estimator_identity", None)
-    model = JudgeModel(configured(JudgeConfig.from_dict, settings, folder))
-    codec = load_codec(DACEncoder, codec_folder or _place(folder, "codec"))
-    if codec.config != model.config.codec or identity(codec) != wanted:
-        raise UserError(
-            f"the Judge in {shown(folder)} was trained on another codec; put the one that belongs to it into its "
-            "folder as codec/"
-        )
-    state |= {f"codec.{name}": tensor for name, tensor in codec.state_dict().items()}
-    fill(model, state, folder)
+    model, heard = read(folder, codec_folder)
     if model.config.estimate:
         estimator = Estimator.load(model_folder or _place(folder, "separator").parent)
         if estimator_identity(estimator) != heard:

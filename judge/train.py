@@ -123,21 +123,19 @@ def validate(model: JudgeModel, held_out: list[Collection], most: int) -> dict[s
 
 
 def build(config: DictConfig, device: torch.device) -> JudgeModel:
-    """The model to train: codec as given; a new Judge, perhaps with the embedder's ears, or the one of ``init``."""
+    """The model to train: codec and estimator as given; a new Judge, perhaps with the embedder's ears, or the one of
+    ``init``, whose estimator may have been another one."""
     if config.init:
-        model = checkpoints.load(config.init, config.codec, config.model).requires_grad_(True)
-        model.codec.requires_grad_(False)
-        if model.estimator is not None:
-            model.estimator.requires_grad_(False)
-        return model.to(device)
-    codec = load_codec(DACEncoder, config.codec)
-    settings = JudgeConfig(codec=codec.config, transformer=TransformerConfig(**config.transformer),
-                           finetune_transformer=TransformerConfig(**config.finetune_transformer), **config.judge)
-    model = JudgeModel(settings)
-    model.use_codec(codec)
-    if config.embedder:
-        _take_ears(model, config.embedder, config.codec)
-    if settings.estimate:
+        model, _ = checkpoints.read(config.init, config.codec)
+    else:
+        codec = load_codec(DACEncoder, config.codec)
+        settings = JudgeConfig(codec=codec.config, transformer=TransformerConfig(**config.transformer),
+                               finetune_transformer=TransformerConfig(**config.finetune_transformer), **config.judge)
+        model = JudgeModel(settings)
+        model.use_codec(codec)
+        if config.embedder:
+            _take_ears(model, config.embedder, config.codec)
+    if model.config.estimate:
         if not config.model:
             raise UserError("judge.estimate needs a separator to compare with: give model=FOLDER, or judge.estimate=0")
         model.use_estimator(Estimator.load(config.model))

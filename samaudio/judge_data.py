@@ -95,7 +95,7 @@ def main() -> None:
     parser.add_argument("--decoded", type=float, default=0.0)
     parser.add_argument("--device", default="cpu")
     args = parser.parse_args()
-    separator = load(args.model, args.device)
+    separator = load(args.model, args.device, judge=False)
     store = ClipStore(args.manifests, separator.sample_rate, args.cache, args.split)
     recipe = Recipe(seconds=args.seconds, sources=tuple(args.sources), absent=0.0)
     made = Separations(separator, store, recipe, args.seed, args.decoded)

@@ -10,8 +10,10 @@ import pytest
 import soundfile
 import torch
 
+from benchmarks import reranking
 from benchmarks.separation import LIST, Answer, Item, auroc, markdown, measure, oracle, render, summary, unprocessed
 from peav.captions import overlap
+from samaudio.result import Candidate, Quality, Result, Scores
 
 RATE = 8_000
 LINE = {
@@ -118,3 +120,53 @@ def test_the_shipped_list_is_sound():
             assert event["at"] >= 0 and event["at"] + event["length"] <= line["seconds"] + 1e-3
             assert event["from"] >= 0 and event["length"] > 0 and math.isfinite(event["gain"]) and event["gain"] > 0
             assert not event["path"].startswith(("/", ".."))
+
+
+# --- choosing among candidates --------------------------------------------------------------------
+
+
+def case(item: int, truth: list[float], **measures: list[float]) -> reranking.Case:
+    known = {name: [0.0] * len(truth) for name in reranking.MEASURES} | measures
+    return reranking.Case(item, truth, known)
+
+
+def test_a_choice_is_worth_its_share_of_what_an_oracle_gains():
+    cases = [case(0, [0.0, 4.0], overall=[1.0, 2.0]), case(1, [6.0, 0.0], overall=[1.0, 2.0]),
+             case(2, [1.0, 3.0], overall=[3.0, 3.5])]  # fmt: skip
+    found = reranking.choose(cases, {"overall": 1.0})
+    assert found.gain == pytest.approx((2 - 3 + 1) / 3) and found.share == pytest.approx((2 - 3 + 1) / (2 + 3 + 1))
+    turned = reranking.choose(cases, {"overall": -1.0})
+    assert turned.gain == pytest.approx(-found.gain)
+
+
+def test_the_search_finds_the_measure_that_tells():
+    rng = np.random.default_rng(0)
+    cases = []
+    for item in range(40):
+        truth = rng.normal(size=4)
+        noise = rng.normal(size=4)
+        cases.append(case(item, truth.tolist(), precision=(truth + 0.1 * noise).tolist(), confidence=noise.tolist()))
+    found = reranking.summary(cases)
+    assert found["searched_weights"]["precision"] > found["searched_weights"]["confidence"]
+    shares = {name: choice["share"] for name, choice in found["choices"].items()}
+    assert shares["oracle"] == pytest.approx(1.0) and shares["searched"] > 0.9
+    assert shares["overall"] == shares["first"]  # says nothing, so the first of equals is taken
+    assert "| oracle |" in reranking.markdown(found) and "100 %" in reranking.markdown(found)
+
+
+def test_candidates_are_measured_against_their_stem(item):
+    class Separator:
+        model = type("Model", (), {"hypotheses": 2})
+
+        def separate_many(self, mixture, prompts, *, sample_rate, candidates):
+            assert candidates == 2 and prompts == item.labels
+            return [Result(stem[None], mixture - stem, sample_rate, Scores(0.0, 1.0, 0.5), [], True, prompt,
+                           [Candidate(0.0, 0.3, 0.5, Quality(3.0), target=mixture),
+                            Candidate(0.0, 0.4, 0.5, Quality(4.0), target=stem[None] + 0.01 * mixture)], 0)
+                    for prompt, stem in zip(prompts, item.stems, strict=True)]  # fmt: skip
+
+    found = reranking.cases_of(Separator(), item, RATE)
+    assert [len(c.si_sdr) for c in found] == [2, 2]
+    for one in found:
+        assert one.si_sdr[0] == pytest.approx(0.0, abs=1.0) and one.si_sdr[1] > 30
+        assert one.measures["overall"] == [3.0, 4.0] and one.measures["similarity"] == [0.3, 0.4]

@@ -279,3 +279,53 @@ def test_collections_must_be_at_the_codecs_rate(codec, tmp_path, store):
         train_judge.fit(config)
 
 
+
+
+# --- with a separator to compare with -------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def whole(codec, tmp_path_factory) -> Path:
+    """An embedder and a separator, as a whole model has them."""
+    from peav import checkpoints as parts
+    from peav.config import PEAVConfig
+    from peav.mask import MaskConfig, MaskSeparator
+    from peav.model import PEAV
+
+    folder = tmp_path_factory.mktemp("whole")
+    lapped_init_(DACVAE(CODEC)).save_pretrained(folder / "codec", torch.float16)
+    tower = TransformerConfig(32, 1, 2, 64)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        embedder = PEAV(PEAVConfig(CODEC, tower, 16, token_frames=2, log_input=True, normalise=True, frames=True))
+        embedder.use_codec(lapped_init_(DACVAE(CODEC)))
+        parts.save(embedder, folder / "embedder")
+        MaskSeparator(MaskConfig(160, 16, width=16, dilations=(1, 2), num_heads=2, hint_dim=16)).save(
+            folder / "separator"
+        )
+    return folder
+
+
+def test_a_judge_trains_with_an_estimator_and_leaves_it_as_it_was(codec, whole, tmp_path):
+    before = checkpoints.Estimator.load(whole).state_dict()
+    with contextlib.chdir(tmp_path), torch.random.fork_rng():
+        config = composed(f"codec={codec}", f"model={whole}", "judge.estimate=5", "loop.steps=6", "loop.valid_every=6")
+        start = train_judge.build(config, torch.device("cpu"))
+        train_judge.fit(config)
+    model = checkpoints.load(tmp_path / "runs/debug-judge/model", codec, whole)
+    assert all(torch.equal(value, before[name]) for name, value in model.estimator.state_dict().items())
+    assert not torch.equal(model.clip_head.weight, start.clip_head.weight)
+    # The separator may be trained further; the Judge then goes on with the new one.
+    other = checkpoints.Estimator.load(whole)
+    other.separator.activity.bias.data.add_(1.0)
+    other.separator.save(whole / "separator")
+    again = train_judge.build(
+        composed(f"codec={codec}", f"init={tmp_path / 'runs/debug-judge/model'}", f"model={whole}"), torch.device("cpu")
+    )
+    assert torch.equal(again.clip_head.weight, model.clip_head.weight)
+    assert checkpoints.estimator_identity(again.estimator) != checkpoints.estimator_identity(model.estimator)
+
+
+def test_an_estimate_needs_a_separator(codec):
+    with pytest.raises(UserError, match="give model=FOLDER"):
+        train_judge.build(composed(f"codec={codec}", "judge.estimate=5"), torch.device("cpu"))
