@@ -30,7 +30,7 @@ from peav.checkpoints import load_codec
 from peav.codec import DACVAE, DACEncoder
 from peav.errors import UserError, shown
 from peav.toy import make_pool
-from peav.training import Ema, Loop, Run, average_gradients, batches, first_alone, to_device
+from peav.training import Ema, Loop, Run, batches, descend, first_alone, to_device
 from peav.transformer import TransformerConfig
 
 from . import checkpoints
@@ -212,8 +212,6 @@ def fit(config: DictConfig) -> dict[str, float]:
     for batch in batches(make, run):
         if run.done:
             break
-        for group in optimizer.param_groups:
-            group["lr"] = run.learning_rate()
         text = torch.stack([words(phrases) for phrases in batch["phrases"]])
         batch = to_device(batch | {"text": text}, run.device)
         with run.autocast(), _attention(run.device):
@@ -222,14 +220,7 @@ def fit(config: DictConfig) -> dict[str, float]:
             grid = judge_grid(model, mixture, outputs, batch["text"])
         terms = losses(grid, batch)
         loss = sum(config.weights[name] * value for name, value in terms.items())
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        average_gradients(parameters)
-        norm = torch.nn.utils.clip_grad_norm_(parameters, loop.clip)
-        if bool(norm.isfinite()):
-            optimizer.step()
-            ema.update(model)
-        run.step += 1
+        norm = descend(run, loss.backward, optimizer, parameters, ema, model)
         run.track(terms | {"loss": loss, "gradient": norm})
         if run.step % loop.valid_every == 0:
             with ema.swapped(model):

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from .codec import DACEncoder
 from .config import PEAVConfig
 from .errors import UserError, shown
+from .inputs import Tokenizer
 from .model import PEAV
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
@@ -61,6 +62,8 @@ def load(folder: str | Path, codec_folder: str | Path | None = None) -> PEAV:
         )
     state |= {f"{CODEC}{name}": tensor for name, tensor in codec.state_dict().items()}
     fill(model, state, folder)
+    if model.text_model is not None:
+        model.tokenizer = Tokenizer(folder)
     return model.eval()
 
 

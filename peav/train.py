@@ -33,7 +33,7 @@ from .pairs import PAIRS
 from .system import System, keys_of
 from .toy_films import KINDS, ToyFilms
 from .train_embedder import SentenceCache
-from .training import Ema, Loop, Run, as_dict, average_gradients, batches, to_device
+from .training import Ema, Loop, Run, as_dict, batches, descend, to_device
 
 
 def build(config: DictConfig) -> tuple[PEAV, Path | None]:
@@ -46,7 +46,6 @@ def build(config: DictConfig) -> tuple[PEAV, Path | None]:
         model = load(config.init, device="cpu")
         if not isinstance(model, PEAV):
             raise UserError(f"init={shown(config.init)}: is a PE-A-Frame; start from a PE-AV")
-        folder = Path(config.tokenizer or config.init)
     else:
         codec = _codec(config.codec)
         sizes = as_dict(config.model)
@@ -62,14 +61,14 @@ def build(config: DictConfig) -> tuple[PEAV, Path | None]:
         model.use_codec(codec)
         if donor is not None and donor.video is not None and model.video is not None:
             model.video.vision.load_state_dict(donor.video.vision.state_dict())
-        folder = Path(config.tokenizer or ".")
     if model.text_model is None:
         return model, None
-    if model.tokenizer is None:
-        if not (folder / "tokenizer.json").is_file():
-            raise UserError(f"{shown(folder)}: tokenizer.json missing; a text tower needs one, set tokenizer=FOLDER")
-        model.tokenizer = Tokenizer(folder)
-    return model, model.tokenizer.folder
+    if config.tokenizer or model.tokenizer is None:
+        model.tokenizer = Tokenizer(Path(config.tokenizer or "."))
+    folder = model.tokenizer.folder
+    if not (folder / "tokenizer.json").is_file():
+        raise UserError(f"{shown(folder)}: tokenizer.json missing; a text tower needs one, set tokenizer=FOLDER")
+    return model, folder
 
 
 def _codec(given: Any) -> DACEncoder:
@@ -166,8 +165,6 @@ def fit(config: DictConfig) -> dict[str, float]:
     for batch in batches(make, run):
         if run.done:
             break
-        for group in optimizer.param_groups:
-            group["lr"] = run.learning_rate()
         batch = to_device(batch, run.device)
         keys = keys_of(batch)
         with run.autocast():
@@ -177,15 +174,14 @@ def fit(config: DictConfig) -> dict[str, float]:
             out = system.pairs(embeddings, keys)
             return out.total, out.terms
 
-        optimizer.zero_grad(set_to_none=True)
-        loss, terms = cached_backward(embed, chunks, contrast, guess)
-        average_gradients(parameters)
-        norm = torch.nn.utils.clip_grad_norm_(parameters, loop.clip)
-        if bool(norm.isfinite()):
-            optimizer.step()
-            ema.update(system)
-        run.step += 1
-        run.track({"loss": loss, "gradient": norm} | terms)
+        found: dict[str, Tensor] = {}
+
+        def backward(chunks=chunks, contrast=contrast, found=found) -> None:
+            loss, terms = cached_backward(embed, chunks, contrast, guess)
+            found |= {"loss": loss} | terms
+
+        norm = descend(run, backward, optimizer, parameters, ema, system)
+        run.track(found | {"gradient": norm})
         if run.step % loop.valid_every == 0:
             with ema.swapped(system):
                 run.write(validate(system, embed, sentences, held_out, config.chunk))

@@ -119,7 +119,7 @@ def fit(config: DictConfig) -> dict[str, float]:
         with run.autocast():
             terms = losses(codec, to_device(batch, run.device))
         loss = sum(config.weights[name] * value for name, value in terms.items())
-        norm = descend(run, loss, optimizer, list(codec.parameters()), ema, codec)
+        norm = descend(run, loss.backward, optimizer, list(codec.parameters()), ema, codec)
         run.track(terms | {"loss": loss, "gradient": norm})
         if run.step % loop.valid_every == 0:
             with ema.swapped(codec):

@@ -159,7 +159,7 @@ def fit(config: DictConfig) -> dict[str, float]:
             latent = hide(model.codec.latents(batch["audio"][:, None]), config.data.hide)
         terms = losses(model, latent, sentences(batch["phrases"]).to(run.device), batch, run)
         loss = sum(config.weights[name] * term for name, term in terms.items())
-        norm = descend(run, loss, optimizer, parameters, ema, model)
+        norm = descend(run, loss.backward, optimizer, parameters, ema, model)
         run.track({"loss": loss, "gradient": norm, "scale": model.scalar("text_audio_logit_scale")} | terms)
         if run.step % loop.valid_every == 0:
             with ema.swapped(model):

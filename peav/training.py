@@ -117,15 +117,18 @@ def average_gradients(parameters: list[nn.Parameter]) -> None:
 
 def descend(
     run: Run,
-    loss: Tensor,
+    backward: Callable[[], object],
     optimizer: torch.optim.Optimizer,
     parameters: list[nn.Parameter],
     ema: Ema,
     module: nn.Module,
 ) -> Tensor:
-    """One step down ``loss``, the same in every process: gradients averaged and clipped, moving average updated.
+    """One step down, the same in every process: gradients averaged and clipped, moving average updated.
 
     A gradient that is not finite changes nothing, so one broken batch does not end a run. Advances ``run.step``.
+
+    Args:
+        backward: fills the gradients, such as ``loss.backward``.
 
     Returns:
         Norm of the gradient before it was clipped.
@@ -133,7 +136,7 @@ def descend(
     for group in optimizer.param_groups:
         group["lr"] = run.learning_rate() * group.get("faster", 1.0)
     optimizer.zero_grad(set_to_none=True)
-    loss.backward()
+    backward()
     average_gradients(parameters)
     norm = torch.nn.utils.clip_grad_norm_(parameters, run.loop.clip)
     if bool(norm.isfinite()):

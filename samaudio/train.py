@@ -295,7 +295,7 @@ def fit(config: DictConfig) -> dict[str, float]:
             out = separator(latent.repeat_interleave(questions, 0), query.clip, batch["anchors"], hints)
             terms = losses(codec, out, batch, target_latent, mixture, window)
         loss = sum(config.weights[name] * value for name, value in terms.items())
-        norm = descend(run, loss, optimizer, parameters, ema, separator)
+        norm = descend(run, loss.backward, optimizer, parameters, ema, separator)
         run.track(terms | {"loss": loss, "gradient": norm})
         if run.step % loop.valid_every == 0:
             with ema.swapped(separator):

@@ -265,6 +265,7 @@ def test_a_published_model_can_be_trained_on(tmp_path):
     clip = 0.1 * torch.randn(960, generator=torch.Generator().manual_seed(0))
     change = (after.embed(audio=[clip]) - before.embed(audio=[clip])).abs().max()
     assert 1e-4 < float(change) < 5
+    assert after.embed(text=["dog"]).shape == before.embed(text=["dog"]).shape  # its tokenizer came along
     texts = "text_model.layers.0.mlp.Wi.weight"
     assert not torch.equal(after.state_dict()[texts], before.state_dict()[texts])
     scale = "text_video_logit_scale"  # started from the published one, not from our own
