@@ -10,7 +10,7 @@ import pytest
 import soundfile
 import torch
 
-from benchmarks import reranking
+from benchmarks import frame_level, reranking
 from benchmarks.separation import LIST, Answer, Item, auroc, markdown, measure, oracle, render, summary, unprocessed
 from peav.captions import overlap
 from samaudio.result import Candidate, Quality, Result, Scores
@@ -170,3 +170,37 @@ def test_candidates_are_measured_against_their_stem(item):
     for one in found:
         assert one.si_sdr[0] == pytest.approx(0.0, abs=1.0) and one.si_sdr[1] > 30
         assert one.measures["overall"] == [3.0, 4.0] and one.measures["similarity"] == [0.3, 0.4]
+
+
+# --- when a sound is heard ------------------------------------------------------------------------
+
+
+def heard(active: list[int], sure: float = 4.0, shift: int = 0) -> frame_level.Answer:
+    """A model that is right, perhaps late by some frames; -1 where nothing can be said."""
+    truth = np.array(active)
+    return frame_level.Answer(np.roll(np.where(truth == 1, sure, -sure), shift), truth)
+
+
+class Frames:
+    frame_seconds = 0.04
+
+
+def test_frames_that_are_right_score_full_marks_and_silence_has_no_spans():
+    answers = [heard([0] * 20 + [1] * 30 + [0] * 10), heard([-1] * 5 + [1] * 25 + [0] * 30), heard([0] * 60)]
+    found = frame_level.measure(Frames(), answers, answers)
+    assert found["frame_auroc"] == found["span_f1"] == found["absent_without_a_span"] == 1.0
+    assert found["starts_within_0.2_s"] == 1.0 and found["start_error_median_s"] < 0.2
+    assert "| frame AUROC | 1.000 |" in frame_level.markdown(found)
+
+
+def test_spans_that_come_late_are_counted_as_such():
+    late = [heard([0] * 20 + [1] * 30 + [0] * 40, shift=10)]
+    found = frame_level.measure(Frames(), late, late)
+    assert found["span_f1"] == 0.0 and found["start_error_median_s"] == pytest.approx(0.4)
+    assert 0.3 < found["frame_auroc"] < 0.95
+
+
+def test_short_gaps_are_closed_in_truth_and_prediction():
+    answer = heard([0] * 10 + [1] * 10 + [0] * 5 + [1] * 10 + [0] * 20 + [1] * 10 + [0] * 5)
+    assert frame_level.true_spans(answer, 0.04) == frame_level.spans_of(answer, 0.5, 0.04)
+    assert [round(end - start, 2) for start, end in frame_level.true_spans(answer, 0.04)] == [1.0, 0.4]
