@@ -6,6 +6,7 @@
 Modules
 -------
 prompts      what the user can say about a sound
+visual       from what the user points at to an object's mask through time
 mask         the separator network: latent and query in, masks out
 model        codec, embedder and separator as one thing that answers queries
 project      masks on the recording's own STFT
@@ -34,7 +35,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .pipeline import Separator, load
-    from .prompts import Example, Span, Text
+    from .prompts import Box, Click, Example, Mask, Span, Text, Video
     from .result import FileResult, Result
 
 _HOMES = {
@@ -45,9 +46,25 @@ _HOMES = {
     "Text": "prompts",
     "Span": "prompts",
     "Example": "prompts",
+    "Click": "prompts",
+    "Box": "prompts",
+    "Mask": "prompts",
+    "Video": "prompts",
 }
 
-__all__ = ["Example", "FileResult", "Result", "Separator", "Span", "Text", "load"]
+__all__ = [
+    "Box",
+    "Click",
+    "Example",
+    "FileResult",
+    "Mask",
+    "Result",
+    "Separator",
+    "Span",
+    "Text",
+    "Video",
+    "load",
+]
 
 
 def __getattr__(name: str) -> Any:
