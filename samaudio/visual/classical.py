@@ -1,0 +1,74 @@
+"""Clicks to masks over a film without any network: `segment` where it was clicked, `follow` from there.
+
+Each moment belongs to the nearest one that was pointed at. From there the object is followed forwards and backwards;
+negative clicks on the way correct what is followed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+
+import numpy as np
+
+from .follow import Follower
+from .pictures import Pictures
+from .segment import Seeds, segment, without
+
+Found = tuple[int, np.ndarray, float]  # number of the picture, mask bool [H, W], fit 0 to 1
+
+
+class Classical:
+    """GrabCut (or a random walker, for tiny objects) with optical flow. `used` says which, once it has run."""
+
+    max_side = 384  # pixels
+
+    def __init__(self) -> None:
+        self._used: dict[str, None] = {}  # ordered
+
+    @property
+    def used(self) -> str:
+        return " and ".join(self._used or {"GrabCut": None}) + " with optical flow"
+
+    def run(self, pictures: Pictures, seeds: Mapping[int, Seeds], tick: Callable[[], None]) -> Iterator[Found]:
+        """The mask in every picture, in no particular order.
+
+        Args:
+            seeds: what was pointed at, by number of the picture.
+            tick: called once for each picture.
+        """
+        anchors = sorted(i for i, seed in seeds.items() if seed.anchors)
+        for k, anchor in enumerate(anchors):
+            last = len(pictures) - 1 if k + 1 == len(anchors) else (anchor + anchors[k + 1]) // 2
+            first = 0 if k == 0 else (anchors[k - 1] + anchor) // 2 + 1
+            mask = self._mask(pictures, anchor, seeds[anchor])
+            yield anchor, mask, 1.0
+            tick()
+            for way in (range(anchor + 1, last + 1), range(anchor - 1, first - 1, -1)):
+                yield from self._follow(pictures, anchor, mask, way, seeds, tick)
+
+    def _mask(self, pictures: Pictures, i: int, seeds: Seeds) -> np.ndarray:
+        stamp, picture = pictures[i]
+        neighbour = None
+        for other in (i + 1, i + 2, i - 1, i - 2):
+            if 0 <= other < len(pictures) and abs(pictures[other][0] - stamp) > 1e-6:
+                neighbour = pictures[other][1]
+                break
+        mask, method = segment(picture, seeds, neighbour)
+        self._used[method] = None
+        return mask
+
+    def _follow(self, pictures: Pictures, anchor: int, mask: np.ndarray, way: range, seeds: Mapping[int, Seeds],
+                tick: Callable[[], None]) -> Iterator[Found]:
+        if not len(way):
+            return
+        follower = Follower(*pictures[anchor], mask)
+        for i in way:
+            stamp, picture = pictures[i]
+            found, fit = follower.step(stamp, picture)
+            if i in seeds and found.any():
+                better = without(picture, found, seeds[i].unwanted)
+                if better is not found:
+                    found = better
+                    follower.correct(stamp, picture, found)
+            yield i, found, fit
+            tick()

@@ -1,0 +1,61 @@
+"""Dense optical flow between two pictures, and whether an area moves with its surroundings.
+
+Flow by dense inverse search (Kroeger, Timofte, Dai and Van Gool, 2016). Pictures are uint8 ``[H, W, 3]``, RGB.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from .colours import opencv
+
+_SMALLEST = 40  # pixels a side; the coarsest level needs some
+
+
+def flow_between(before: np.ndarray, after: np.ndarray) -> np.ndarray:
+    """How far each pixel of ``before`` has moved in ``after``: float32 ``[H, W, 2]``, pixels in x and y."""
+    cv2 = opencv()
+    H, W = before.shape[:2]
+    down, right = max(0, _SMALLEST - H), max(0, _SMALLEST - W)
+    grey = [
+        cv2.copyMakeBorder(cv2.cvtColor(p, cv2.COLOR_RGB2GRAY), 0, down, 0, right, cv2.BORDER_REPLICATE)
+        for p in (before, after)
+    ]
+    search = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
+    return search.calc(grey[0], grey[1], None)[:H, :W]
+
+
+def similarity(before: np.ndarray, after: np.ndarray, mask: np.ndarray) -> np.ndarray | None:
+    """How the masked area has moved, turned and grown: a matrix ``[2, 3]`` fitted to the flow, or None.
+
+    None when under half of the flow agrees on one, or when it is a larger change than one step brings.
+    """
+    cv2 = opencv()
+    flow = flow_between(before, after)
+    rows, columns = np.nonzero(mask)
+    if len(rows) < 12:
+        return None
+    picked = np.linspace(0, len(rows) - 1, min(400, len(rows))).astype(int)
+    start = np.stack((columns[picked], rows[picked]), 1).astype(np.float32)
+    moved = start + flow[rows[picked], columns[picked]]
+    cv2.setRNGSeed(0)
+    matrix, agreed = cv2.estimateAffinePartial2D(start, moved, method=cv2.RANSAC, ransacReprojThreshold=1.0)
+    if matrix is None or agreed.mean() < 0.5:
+        return None
+    scale = float(np.hypot(matrix[0, 0], matrix[1, 0]))
+    centre = start.mean(0)
+    shift = np.abs(matrix @ np.append(centre, 1) - centre).max()
+    turn = abs(np.degrees(np.arctan2(matrix[1, 0], matrix[0, 0])))
+    if not 0.85 < scale < 1.18 or turn > 20 or shift > 0.3 * np.sqrt(mask.sum()) + 2:
+        return None
+    return matrix
+
+
+def moves_alike(flow: np.ndarray, mask: np.ndarray, around: np.ndarray) -> float | None:
+    """Share 0 to 1 of ``around`` that moves as the mask does; None when all of the picture does or nothing moves."""
+    own = np.median(flow[mask], axis=0)
+    rest = np.median(flow[~(mask | around)], axis=0) if (~(mask | around)).any() else own
+    apart = float(np.hypot(*(own - rest)))
+    if apart < 1.5 or not around.any():
+        return None
+    return float((np.hypot(*(flow[around] - own).T) < 0.4 * apart).mean())
