@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .features import band_features, tokens
+from .features import tokens
 from .model import JudgeModel
 
 
@@ -37,14 +37,33 @@ def judge_grid(model: JudgeModel, mixture: Tensor, outputs: Tensor, text: Tensor
     """
     (B, M), Q = outputs.shape[:2], text.shape[1]
     repeated = mixture.repeat_interleave(M, 0)
-    first, *others = model._streams(repeated, outputs.flatten(0, 1), None)
+    bands = model.banded(repeated, outputs.flatten(0, 1))
+    if model.config.listen:
+        x = _listened(model, mixture, outputs, text, bands)
+    else:
+        assert bands is not None
+        x = bands.unflatten(0, (B, 1, M)).expand(B, Q, M, *bands.shape[1:])
+    N = x.shape[3]
+    clip = None
+    if model.config.estimate:
+        estimate = model.estimated(mixture, outputs, text)
+        x, clip = x + model.compared(estimate), estimate.clip.flatten(0, 2)
+    out = model.finetune_transformer(model.finetune_data_proj(x.flatten(0, 2)))
+    frames, presence = model.told(out, clip)
+    frames = frames.view(B, Q, M, N, -1)
+    return Grid(frames.mean(3), frames, None if presence is None else presence.view(B, Q, M))
+
+
+def _listened(model: JudgeModel, mixture: Tensor, outputs: Tensor, text: Tensor, bands: Tensor | None) -> Tensor:
+    """Tokens ``[B, Q, M, N, bottleneck_dim]`` that know of the sounds and of the text."""
+    (B, M), Q = outputs.shape[:2], text.shape[1]
+    first, *others = model._streams(mixture.repeat_interleave(M, 0), outputs.flatten(0, 1), None)
     streams = torch.cat([tokens(x, model.config.token_frames) for x in (first[::M], *others)])
     heard = model.transformer(model.data_proj(streams.to(model.data_proj.weight))).frames
     whole, *parts = heard.split([B] + [B * M] * len(others))
     audio = model.cat_audio_proj(torch.cat((parts[0], whole.repeat_interleave(M, 0), *parts[1:]), dim=-1))
-    if model.bands is not None:
-        compared = band_features(repeated, outputs.flatten(0, 1), model.config.bands)
-        audio = audio + model.bands(tokens(compared, model.config.token_frames).to(audio))
+    if bands is not None:
+        audio = audio + bands
     words = model.layer_norm(model.text_proj2(model.text_proj1(text)))
     N, width = audio.shape[1:]
     pairs = torch.cat((audio.view(B, 1, M, N, width).expand(B, Q, M, N, width),
@@ -54,14 +73,7 @@ def judge_grid(model: JudgeModel, mixture: Tensor, outputs: Tensor, text: Tensor
         fits = [model.match.audio(whole).view(B, 1, 1, N, -1)]
         fits += [model.match.audio(part).view(B, 1, M, N, -1) for part in parts]
         x = x + model.match([fit.expand(B, Q, M, N, -1) for fit in fits], model.match.text(text)[:, :, None])
-    clip = None
-    if model.config.estimate:
-        estimate = model.estimated(mixture, outputs, text)
-        x, clip = x + model.compared(estimate), estimate.clip.flatten(0, 2)
-    out = model.finetune_transformer(model.finetune_data_proj(x.flatten(0, 2)))
-    frames, presence = model.told(out, clip)
-    frames = frames.view(B, Q, M, N, -1)
-    return Grid(frames.mean(3), frames, None if presence is None else presence.view(B, Q, M))
+    return x
 
 
 class Words:

@@ -51,7 +51,9 @@ class JudgeConfig:
         does; 0 leaves it to the second transformer alone. ``bands``: so many bands in which mixture and target are
         also compared directly (`judge.features.band_features`), past the first transformer; 0 for none. ``estimate``:
         so many bands in which the target is compared with what a separator would have made (`judge.estimate`); 0 to do
-        without one. ``window_seconds``: the longest sound that is judged in one piece.
+        without one. ``listen``: False leaves out the first transformer, the words and what joins them, so that all that
+        is known of the prompt comes from the estimator. ``window_seconds``: the longest sound that is judged in one
+        piece.
     """
 
     codec: CodecConfig
@@ -65,6 +67,7 @@ class JudgeConfig:
     match: int = 0
     bands: int = 0
     estimate: int = 0
+    listen: bool = True
     presence: bool = False
     window_seconds: float = 30.0
 
@@ -79,6 +82,10 @@ class JudgeConfig:
             )
         if self.estimate and self.text is not None:
             raise ValueError("estimate needs the sentence encoder; leave text out")
+        if not self.listen and not (self.estimate and self.bands):
+            raise ValueError("listen=False leaves nothing to judge by without estimate and bands")
+        if not self.listen and self.match:
+            raise ValueError(f"match={self.match} needs the first transformer, which listen=False leaves out")
         if not self.window_seconds >= 1:
             raise ValueError(f"window_seconds={self.window_seconds} must be at least 1")
 
@@ -176,14 +183,15 @@ class JudgeModel(nn.Module):
         width, final = config.transformer.hidden_size, config.finetune_transformer.hidden_size
         channels = config.codec.codebook_dim * (2 if config.log_input else 1)
         self.codec = DACEncoder(config.codec).requires_grad_(False)
-        self.data_proj = nn.Linear(channels * config.token_frames, width)
-        self.transformer = TemporalTransformer(config.transformer)
         self.text_model = None if config.text is None else ModernBert(config.text)
-        self.text_proj1 = nn.Linear(config.text_dim, width, bias=False)
-        self.cat_audio_proj = nn.Linear(config.streams * width, config.bottleneck_dim)
-        self.text_proj2 = nn.Linear(width, config.bottleneck_dim)
-        self.layer_norm = nn.LayerNorm(config.bottleneck_dim, eps=1e-5)
-        self.proj_audio_and_text = nn.Linear(2 * config.bottleneck_dim, config.bottleneck_dim)
+        if config.listen:
+            self.data_proj = nn.Linear(channels * config.token_frames, width)
+            self.transformer = TemporalTransformer(config.transformer)
+            self.text_proj1 = nn.Linear(config.text_dim, width, bias=False)
+            self.cat_audio_proj = nn.Linear(config.streams * width, config.bottleneck_dim)
+            self.text_proj2 = nn.Linear(width, config.bottleneck_dim)
+            self.layer_norm = nn.LayerNorm(config.bottleneck_dim, eps=1e-5)
+            self.proj_audio_and_text = nn.Linear(2 * config.bottleneck_dim, config.bottleneck_dim)
         self.match = (
             Match(width, config.text_dim, config.match, config.streams, config.bottleneck_dim) if config.match else None
         )
@@ -216,7 +224,7 @@ class JudgeModel(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        return self.data_proj.weight.device
+        return self.head.weight.device
 
     def use_codec(self, codec: nn.Module) -> None:
         """Take over the analysis half of ``codec``, which must have this model's codec configuration."""
@@ -247,7 +255,7 @@ class JudgeModel(nn.Module):
     @torch.no_grad()
     def latents(self, waveform: Tensor) -> Tensor:
         """``[B, D, F]`` of ``[B, 1, T]`` at :attr:`sample_rate`."""
-        return self.codec.latents(waveform.to(self.data_proj.weight))
+        return self.codec.latents(waveform.to(self.head.weight))
 
     def text_states(self, token_ids: Tensor, mask: Tensor | None = None) -> Tensor:
         """Text vectors ``[B, W]`` of tokens ``[B, S]``: the first row of the text tower's states.
@@ -269,7 +277,7 @@ class JudgeModel(nn.Module):
         if isinstance(texts, str) or not len(texts):
             raise ValueError(f"texts={texts!r}; give a list with at least one phrase")
         if self.text_model is None:
-            return sentence_encoder()(texts).clone().to(self.text_proj1.weight)
+            return sentence_encoder()(texts).clone().to(self.head.weight)
         if self.tokenizer is None:
             raise ValueError("this model has no tokenizer; load it with judge.load, or give token ids to text_states")
         return self.text_states(*(x.to(self.device) for x in self.tokenizer(texts)))
@@ -309,19 +317,9 @@ class JudgeModel(nn.Module):
         valid = None if mask is None else token_mask(mask, self.config.token_frames)
         hearing = valid if masked else None
 
-        streams = self._streams(mixture, target, mask)
-        stacked = torch.cat([tokens(x, self.config.token_frames) for x in streams]).to(self.data_proj.weight)
-        everywhere = None if hearing is None else hearing.repeat(len(streams), 1)
-        heard = self.transformer(self.data_proj(stacked), everywhere).frames.chunk(len(streams))
-        # Published order: the separated track first.
-        audio = self.cat_audio_proj(torch.cat((heard[1], heard[0], *heard[2:]), dim=-1))
-        if self.bands is not None:
-            compared = band_features(mixture, target, self.config.bands, mask)
-            audio = audio + self.bands(tokens(compared, self.config.token_frames).to(audio))
-        words = self.layer_norm(self.text_proj2(self.text_proj1(text)))[:, None].expand_as(audio)
-        x = self.proj_audio_and_text(torch.cat((audio, words), dim=-1))
-        if self.match is not None:
-            x = x + self.match([self.match.audio(stream) for stream in heard], self.match.text(text))
+        bands = self.banded(mixture, target, mask)
+        x = self._listened(mixture, target, text, bands, mask, hearing) if self.config.listen else bands
+        assert x is not None
         estimate = self.estimated(mixture, target[:, None], text[:, None]) if self.config.estimate else None
         if estimate is not None:
             x = x + self.compared(estimate).flatten(0, 2)
@@ -336,11 +334,37 @@ class JudgeModel(nn.Module):
             scores = (frames * weight).sum(1) / weight.sum(1).clamp_min(1)
         return JudgeOutput(scores, frames, presence, valid)
 
+    def banded(self, mixture: Tensor, target: Tensor, mask: Tensor | None = None) -> Tensor | None:
+        """What comparing latents ``[B, D, F]`` band by band says of every token, ``[B, N, bottleneck_dim]``."""
+        if self.bands is None:
+            return None
+        compared = band_features(mixture, target, self.config.bands, mask)
+        return self.bands(tokens(compared, self.config.token_frames).to(self.head.weight))
+
+    def _listened(
+        self, mixture: Tensor, target: Tensor, text: Tensor, bands: Tensor | None, mask: Tensor | None,
+        hearing: Tensor | None,
+    ) -> Tensor:  # fmt: skip
+        """Tokens ``[B, N, bottleneck_dim]`` that know of the sounds and of the text."""
+        streams = self._streams(mixture, target, mask)
+        stacked = torch.cat([tokens(x, self.config.token_frames) for x in streams]).to(self.head.weight)
+        everywhere = None if hearing is None else hearing.repeat(len(streams), 1)
+        heard = self.transformer(self.data_proj(stacked), everywhere).frames.chunk(len(streams))
+        # Published order: the separated track first.
+        audio = self.cat_audio_proj(torch.cat((heard[1], heard[0], *heard[2:]), dim=-1))
+        if bands is not None:
+            audio = audio + bands
+        words = self.layer_norm(self.text_proj2(self.text_proj1(text)))[:, None].expand_as(audio)
+        x = self.proj_audio_and_text(torch.cat((audio, words), dim=-1))
+        if self.match is not None:
+            x = x + self.match([self.match.audio(stream) for stream in heard], self.match.text(text))
+        return x
+
     def compared(self, estimate: Estimate) -> Tensor:
         """What the comparison adds to the tokens of every pair, ``[B, Q, M, N, bottleneck_dim]``."""
         assert self.compare is not None
         clip = estimate.clip[..., None, :].expand(*estimate.tokens.shape[:-1], -1)
-        return self.compare(torch.cat((estimate.tokens, clip), dim=-1).to(self.data_proj.weight))
+        return self.compare(torch.cat((estimate.tokens, clip), dim=-1).to(self.head.weight))
 
     def told(self, out: Encoded, clip: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """Scores per token ``[B, N, 4]`` and presence ``[B]`` from the second transformer's output; ``clip [B, C]`` of
@@ -377,7 +401,7 @@ class JudgeModel(nn.Module):
             if mixture.shape != target.shape:
                 raise ValueError(f"pair {i} has shapes {tuple(mixture.shape)}, {tuple(target.shape)}; give one length")
         clips = {id(clip): clip for clip in (*mixtures, *targets)}
-        encoded = self.codec.encode_clips([clip.to(self.data_proj.weight) for clip in clips.values()])
+        encoded = self.codec.encode_clips([clip.to(self.head.weight) for clip in clips.values()])
         latents = dict(zip(clips, encoded, strict=True))
         groups: dict[int, list[int]] = {}
         for i, mixture in enumerate(mixtures):
@@ -387,7 +411,7 @@ class JudgeModel(nn.Module):
             out = self(
                 torch.stack([latents[id(mixtures[i])] for i in members]),
                 torch.stack([latents[id(targets[i])] for i in members]),
-                text[members].to(self.data_proj.weight),
+                text[members].to(self.head.weight),
             )
             for row, i in enumerate(members):
                 presence = None if out.presence is None else out.presence[row : row + 1]

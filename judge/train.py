@@ -133,7 +133,7 @@ def build(config: DictConfig, device: torch.device) -> JudgeModel:
                                finetune_transformer=TransformerConfig(**config.finetune_transformer), **config.judge)
         model = JudgeModel(settings)
         model.use_codec(codec)
-        if config.embedder:
+        if config.embedder and settings.listen:
             _take_ears(model, config.embedder, config.codec)
     if model.config.estimate:
         if not config.model:

@@ -133,11 +133,11 @@ def test_parts_that_do_not_fit_are_refused(estimator, changes, message):
 # --- in the Judge ---------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def model(estimator) -> JudgeModel:
+@pytest.fixture(params=[True, False], ids=["listens", "compares only"])
+def model(estimator, request) -> JudgeModel:
     torch.manual_seed(0)
     config = JudgeConfig(CODEC, TOWER, TOWER, bottleneck_dim=16, token_frames=2, log_input=True, residual=True,
-                         presence=True, estimate=BANDS)  # fmt: skip
+                         bands=4, presence=True, estimate=BANDS, listen=request.param)  # fmt: skip
     made = JudgeModel(config)
     made.use_codec(lapped_init_(DACVAE(CODEC)))
     made.use_estimator(estimator)
@@ -167,6 +167,20 @@ def test_scores_hear_the_comparison(model, mixture, text, monkeypatch):
     other = model(mixture, 0.5 * mixture, text[:, 0])
     assert float((plain.scores - other.scores).abs().min()) > 1e-3
     assert float((plain.presence - other.presence).abs().min()) > 1e-3
+
+
+def test_a_judge_that_only_compares_has_no_first_transformer(estimator):
+    sizes = {"bottleneck_dim": 16, "token_frames": 2, "log_input": True, "bands": 4, "estimate": BANDS}
+    listening, comparing = (
+        JudgeModel(JudgeConfig(CODEC, TOWER, TOWER, listen=listen, **sizes)) for listen in (True, False)
+    )
+    names = {name.split(".")[0] for name, _ in listening.named_parameters()}
+    left = {name.split(".")[0] for name, _ in comparing.named_parameters()}
+    assert {"transformer", "data_proj", "text_proj1"} <= names - left
+    with pytest.raises(ValueError, match="nothing to judge by"):
+        JudgeConfig(CODEC, TOWER, TOWER, listen=False)
+    with pytest.raises(ValueError, match="match=8 needs the first transformer"):
+        JudgeConfig(CODEC, TOWER, TOWER, listen=False, match=8, **sizes)
 
 
 def test_padding_is_refused(model, mixture, text):
