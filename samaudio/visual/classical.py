@@ -20,7 +20,7 @@ Found = tuple[int, np.ndarray, float]  # number of the picture, mask bool [H, W]
 class Classical:
     """GrabCut (or a random walker, for tiny objects) with optical flow. `used` says which, once it has run."""
 
-    max_side = 384  # pixels
+    max_side: int | None = None
 
     def __init__(self) -> None:
         self._used: dict[str, None] = {}  # ordered

@@ -17,7 +17,7 @@ import numpy as np
 from . import colours
 from .colours import opencv
 from .motion import similarity
-from .seeds import bounds, cut_out, filled, grown
+from .seeds import TINY, bounds, cut_out, filled, grown
 
 _LOST = 0.4  # fit below which the object is out of sight
 _FOUND = 0.62  # and above which it is back
@@ -25,6 +25,9 @@ _LEAST_SEEN = 0.2  # share of the object within the picture, below which it has 
 _LOOKS = 32.0  # grey levels by which looks may differ
 _CUT = 0.5  # share of colours in their places that changes at a cut
 _SEARCH_SIDE = 192  # pixels at which the whole picture is searched
+_SURE = 0.8  # fit from which on no other size is tried
+_SIZES = (0.72, 0.85, 1.18, 1.38)  # by which an object that pulses may have changed
+_BETTER = 0.1  # fit by which another size must be better
 
 
 @dataclass
@@ -49,7 +52,7 @@ class Follower:
         self.inside = self._pad(np.ones(self.shape, np.uint8), 0) > 0
         canvas = self._pad(picture)
         self.seen = _Seen(time, canvas, self._pad(mask.astype(np.uint8), 0) > 0)
-        self.first = self.seen
+        self.first = self.good = self.seen
         self.looks = colours.histogram(picture, mask)
         self.area = int(mask.sum())
         self.speed: np.ndarray | None = None  # pixels per second in x and y
@@ -68,16 +71,16 @@ class Follower:
         self.layout = layout
         fit, mask = 0.0, None
         if self.visible and not cut:
-            shift, fit = self._locate(time, canvas)
+            seen, shift, fit = self._locate(time, canvas)
             if fit >= _LOST:
-                mask = self._outline(canvas, shift)
+                mask = self._outline(canvas, seen, shift)
         elif cut or not self.visible:
             fit, mask = self._again(time, canvas, cut)
         if mask is None or (mask & self.inside).sum() < max(4, _LEAST_SEEN * mask.sum()):
             self.visible = False
             self.last = time, np.zeros(self.shape, bool), min(fit, _LOST) if mask is None else 0.0
             return self.last[1], self.last[2]
-        self._remember(time, canvas, mask)
+        self._remember(time, canvas, mask, fit)
         self.last = time, self._crop(mask), float(np.clip(fit, 0, 1))
         return self.last[1], self.last[2]
 
@@ -87,38 +90,56 @@ class Follower:
         self.last = time, mask, 1.0
         self.visible = bool(mask.any())
         if self.visible:
-            self.first, self.area = self.seen, int(mask.sum())
+            self.first = self.good = self.seen
+            self.area = int(mask.sum())
             self.looks = colours.histogram(picture, mask)
 
-    def _locate(self, time: float, canvas: np.ndarray) -> tuple[tuple[int, int], float]:
-        """How far the object has moved, whole pixels in x and y, and how well it fits there."""
-        mask = self.seen.mask
-        step = time - self.seen.time
+    def _locate(self, time: float, canvas: np.ndarray) -> tuple[_Seen, tuple[int, int], float]:
+        """The object as last seen or in another size, how far it has moved in whole pixels, and how well it fits."""
+        best = self.seen, *self._nearby(time, canvas, self.seen)
+        # Of an object half behind the picture's border, or of a few pixels, a smaller one always fits as well.
+        if best[2] >= _SURE or not self._whole(self.seen.mask) or self.seen.mask.sum() < TINY**2:
+            return best
+        plain = best[2]
+        for scale in _SIZES:
+            seen = _scaled(self.seen, scale)
+            if 0.2 * self.area < seen.mask.sum() < 6 * self.area:
+                shift, fit = self._nearby(time, canvas, seen)
+                if fit > max(best[2], plain + _BETTER):
+                    best = seen, shift, fit
+        return best
+
+    def _whole(self, mask: np.ndarray) -> bool:
+        """Whether next to nothing of it is beyond the picture's border."""
+        return int((mask & self.inside).sum()) > 0.95 * int(mask.sum())
+
+    def _nearby(self, time: float, canvas: np.ndarray, seen: _Seen) -> tuple[tuple[int, int], float]:
+        mask = seen.mask
+        step = time - seen.time
         guess = np.zeros(2) if self.speed is None else np.clip(self.speed * step, -self.margin, self.margin)
         size = float(np.sqrt(mask.sum()))
         travelled = float(np.hypot(*guess))
         reach = round(min(max(12.0, 1.6 * size + 0.6 * travelled), 0.35 * max(self.shape)))
         slack = 1.2 * size + 8 if self.speed is None else 0.35 * size + 0.4 * travelled + 2
-        top, bottom, left, right = bounds(mask)
         gx, gy = round(guess[0]), round(guess[1])
         ring = max(2, round(0.25 * size))
-        score, origin = self._score(canvas, self.seen, (top, bottom, left, right), ring,
-                                    (gx - reach, gx + reach, gy - reach, gy + reach))
+        score, origin = self._score(canvas, seen, ring, (gx - reach, gx + reach, gy - reach, gy + reach))
         xs = np.arange(score.shape[1]) + origin[0]
         ys = np.arange(score.shape[0]) + origin[1]
         unlikely = ((xs[None] - guess[0]) ** 2 + (ys[:, None] - guess[1]) ** 2) / slack**2
         y, x = np.unravel_index(int(np.argmax(score - 0.12 * np.minimum(unlikely, 6))), score.shape)
         return (int(xs[x]), int(ys[y])), float(score[y, x])
 
-    def _score(self, canvas: np.ndarray, seen: _Seen, box: tuple[int, int, int, int], ring: int,
+    def _score(self, canvas: np.ndarray, seen: _Seen, ring: int,
                window: tuple[int, int, int, int]) -> tuple[np.ndarray, tuple[int, int]]:
-        """How well the object as `seen`, within `box`, fits at each shift of the window.
+        """How well the object as `seen` fits at each shift of the window: least and most in x, least and most in y.
 
         Returns:
             Fit ``[rows, columns]``, and the shift in x and y of its first entry.
         """
         cv2 = opencv()
         H, W = canvas.shape[:2]
+        box = bounds(seen.mask)
         top, bottom, left, right = (box[0] - ring, box[1] + ring, box[2] - ring, box[3] + ring)
         top, bottom, left, right = max(0, top), min(H, bottom), max(0, left), min(W, right)
         x0, x1 = max(window[0], -left), min(window[1], W - right)
@@ -142,10 +163,10 @@ class Follower:
         tint = np.clip(held - 0.7 * leaked, 0, 1)
         return (0.5 * looks + 0.5 * tint) * np.minimum(1, part / 0.15), (x0, y0)
 
-    def _outline(self, canvas: np.ndarray, shift: tuple[int, int]) -> np.ndarray:
-        """The mask after moving by `shift` pixels, turned and grown as the flow says, cut along the new outline."""
+    def _outline(self, canvas: np.ndarray, seen: _Seen, shift: tuple[int, int]) -> np.ndarray:
+        """The mask as `seen` after moving by `shift` pixels, turned and grown as the flow says, cut along the new outline."""
         cv2 = opencv()
-        mask = self.seen.mask
+        mask = seen.mask
         size = float(np.sqrt(mask.sum()))
         H, W = mask.shape
         dx, dy = shift
@@ -156,7 +177,7 @@ class Follower:
         old = slice(top, bottom), slice(left, right)
         new = slice(top + dy, bottom + dy), slice(left + dx, right + dx)
         own, there, known = mask[old], canvas[new], self.inside[new]
-        matrix = similarity(self.seen.canvas[old], there, own & known)
+        matrix = similarity(seen.canvas[old], there, own & known)
         if matrix is not None:
             grey = cv2.warpAffine(own.astype(np.float32), matrix, own.shape[::-1])
             own = grey > 0.5
@@ -199,11 +220,7 @@ class Follower:
         if self.twin and (cut or self._far(mask)):
             return fit, None
         self.speed = None
-        own = _Seen(time, canvas, mask)
-        before, self.seen = self.seen, own
-        found = self._outline(canvas, (0, 0))
-        self.seen = before
-        return fit, found
+        return fit, self._outline(canvas, seen, shift)
 
     def _far(self, mask: np.ndarray) -> bool:
         gap = _centre(mask) - _centre(self.seen.mask)
@@ -211,12 +228,12 @@ class Follower:
 
     def _search(self, canvas: np.ndarray,
                 without: np.ndarray | None = None) -> tuple[float, tuple[int, int], _Seen]:
-        """Best fit in the whole picture, of the object as first and as last seen.
+        """Best fit in the whole picture, of the object as first and as last seen in whole.
 
         Coarsely in a small picture, then exactly around what was found.
         """
         best: tuple[float, tuple[int, int], _Seen] = (0.0, (0, 0), self.first)
-        views = [self.first] if self.seen is self.first else [self.first, self.seen]
+        views = [self.first] if self.good is self.first else [self.first, self.good]
         target = canvas
         if without is not None:
             target = canvas.copy()
@@ -237,20 +254,19 @@ class Follower:
             full, self.inside = self.inside, cv2.resize(self.inside.astype(np.uint8), size) > 0
             ring = max(2, round(0.25 * np.sqrt(small.mask.sum())))
             everywhere = -size[0], size[0], -size[1], size[1]
-            score, origin = self._score(cv2.resize(target, size, interpolation=cv2.INTER_AREA), small,
-                                        bounds(small.mask), ring, everywhere)
+            score, origin = self._score(cv2.resize(target, size, interpolation=cv2.INTER_AREA), small, ring, everywhere)
             self.inside = full
             y, x = np.unravel_index(int(np.argmax(score)), score.shape)
             gx, gy = round((x + origin[0]) * W / size[0]), round((y + origin[1]) * H / size[1])
             r = max(2, round(2 / scale))
             ring = max(2, round(0.25 * np.sqrt(seen.mask.sum())))
-            score, origin = self._score(target, seen, bounds(seen.mask), ring, (gx - r, gx + r, gy - r, gy + r))
+            score, origin = self._score(target, seen, ring, (gx - r, gx + r, gy - r, gy + r))
             y, x = np.unravel_index(int(np.argmax(score)), score.shape)
             if score[y, x] > best[0]:
                 best = float(score[y, x]), (int(x + origin[0]), int(y + origin[1])), seen
         return best
 
-    def _remember(self, time: float, canvas: np.ndarray, mask: np.ndarray) -> None:
+    def _remember(self, time: float, canvas: np.ndarray, mask: np.ndarray, fit: float) -> None:
         step = time - self.seen.time
         if self.visible:
             now = (_centre(mask) - _centre(self.seen.mask)) / step
@@ -260,11 +276,13 @@ class Follower:
         self.visible = True
         # Half of what is known of the colours stays from where the user clicked, so that errors do not add up.
         current = mask & self.inside
-        if current.sum() >= 16:
+        if current.sum() >= 16 and fit > _FOUND:
             fresh = colours.histogram(canvas, current)
             first = colours.histogram(self.first.canvas, self.first.mask & self.inside)
             self.looks = 0.5 * first + 0.3 * self.looks + 0.2 * fresh
         self.seen = _Seen(time, canvas, mask)
+        if fit > _FOUND and self._whole(mask):
+            self.good = self.seen
 
     def _shifted(self, mask: np.ndarray, shift: tuple[int, int]) -> np.ndarray:
         cv2 = opencv()
@@ -281,6 +299,16 @@ class Follower:
     def _crop(self, canvas: np.ndarray) -> np.ndarray:
         m = self.margin
         return canvas[m : m + self.shape[0], m : m + self.shape[1]].copy()
+
+
+def _scaled(seen: _Seen, scale: float) -> _Seen:
+    """As if it had grown by `scale` about its middle."""
+    cv2 = opencv()
+    x, y = _centre(seen.mask) * (1 - scale)
+    matrix = np.array([[scale, 0, x], [0, scale, y]], np.float32)
+    size = seen.mask.shape[::-1]
+    canvas = cv2.warpAffine(seen.canvas, matrix, size, borderMode=cv2.BORDER_REPLICATE)
+    return _Seen(seen.time, canvas, cv2.warpAffine(seen.mask.astype(np.float32), matrix, size) > 0.5)
 
 
 def _mean_under(values: np.ndarray, known: np.ndarray, kernel: np.ndarray) -> np.ndarray:

@@ -83,7 +83,7 @@ def walk(picture: np.ndarray, wanted: Sequence[Point], unwanted: Sequence[Point]
     mask = np.zeros((H, W), bool)
     if (labels == 2).any() and (labels == 0).any():
         crop = picture[top:bottom, left:right].astype(np.float64) / 255
-        mask[top:bottom, left:right] = random_walker(crop, labels, beta=300, mode="cg_j", channel_axis=-1) == 1
+        mask[top:bottom, left:right] = random_walker(crop, labels, beta=300, mode="bf", channel_axis=-1) == 1
     else:
         mask[top:bottom, left:right] = labels == 1
     return tidy(mask, wanted)
@@ -103,9 +103,9 @@ def quality(picture: np.ndarray, mask: np.ndarray, flow: np.ndarray | None) -> f
     outline, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
     hull = cv2.convexHull(np.concatenate(outline))
     solid = area / max(area, cv2.contourArea(hull) + 0.5 * cv2.arcLength(hull, True))
-    score = 0.7 * apart + 0.2 * solid + 0.02 * np.log2(area / 16)
+    score = 0.75 * apart + 0.12 * solid + 0.025 * np.log2(area / 16)
     if flow is not None and (alike := motion.moves_alike(flow, mask, around)) is not None:
-        score -= 0.4 * alike  # what moves with it belongs to it
+        score -= 0.5 * alike  # what moves with it belongs to it
     return float(score)
 
 

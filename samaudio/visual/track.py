@@ -66,9 +66,9 @@ class ObjectTrack:
 
 
 class Segmenter(Protocol):
-    """What turns clicks into masks. `max_side` is the longer side of the pictures it wants, pixels."""
+    """What turns clicks into masks. `max_side` is the longer side of the pictures it wants, None that of the masks."""
 
-    max_side: int
+    max_side: int | None
 
     @property
     def used(self) -> str: ...
@@ -132,7 +132,7 @@ def track(
             masks[:], used = True, "whole picture"
         else:
             tracker = loaded(segmenter)
-            used = _followed(file, points, times, tracker, masks, fit, min(size, tracker.max_side), progress)
+            used = _followed(file, points, times, tracker, masks, fit, tracker.max_side or size, progress)
     if progress is not None:
         progress(1.0)
     return ObjectTrack(tuple(times), masks, fit, used, info.width, info.height)
