@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 import transformers
+from safetensors.torch import save_file
 from visual_films import FPS, RED, H, W, disc, draw, scrolling
 
 from peav.errors import UserError
@@ -145,3 +146,34 @@ def test_pictures_are_prepared_as_in_training(folder):
     assert grey.shape == (3, sam.side, sam.side)
     expected = (128 / 255 - 0.485) / 0.229 if sam.kind == "SAM 2" else (128 / 255 - 0.5) / 0.5
     assert float(grey[0].mean()) == pytest.approx(expected, abs=1e-4)
+
+
+def test_the_published_layout_of_sam3_is_read(tmp_path):
+    """One file for detector and tracker, which share the trunk."""
+    torch.manual_seed(0)
+    model = sam3()
+    renamed = {}
+    for name, value in model.state_dict().items():
+        if name.startswith("vision_encoder.backbone."):
+            name = f"detector_model.{name}"
+        elif name.startswith("vision_encoder.neck."):
+            name = name.replace("vision_encoder.neck.", "tracker_neck.")
+        else:
+            name = f"tracker_model.{name}"
+        renamed[name] = value.clone()
+    renamed["detector_model.anything"] = torch.zeros(1)
+    save_file(renamed, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    settings = {"model_type": "sam3_video", "tracker_config": model.config.to_dict()}
+    (tmp_path / "config.json").write_text(json.dumps(settings, default=str))
+    found = load(tmp_path).network.state_dict()
+    assert found.keys() == model.state_dict().keys()
+    assert all(torch.equal(found[name], value) for name, value in model.state_dict().items())
+
+
+def test_weights_of_another_model_are_refused(tmp_path, folder):
+    model = sam2() if folder.name == "sam2" else sam3()
+    model.save_pretrained(tmp_path)
+    weights = {n: v.clone() for n, v in model.state_dict().items() if not n.startswith("memory_")}
+    save_file(weights, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(UserError, match="lacks .* of the weights"):
+        load(tmp_path)
