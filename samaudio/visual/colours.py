@@ -28,7 +28,7 @@ def opencv() -> Any:
 
 
 def histogram(picture: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """Share of each colour within the mask ``[BINS, BINS, BINS]``, blurred by one bin so that shading is no surprise."""
+    """Share of each colour within the mask ``[BINS, BINS, BINS]``, blurred by one bin as shading does."""
     counts = np.bincount(_bins(picture[mask]), minlength=BINS**3).reshape(BINS, BINS, BINS).astype(np.float32)
     for axis in range(3):
         padded = np.pad(counts, [(1, 1) if a == axis else (0, 0) for a in range(3)], mode="edge")

@@ -164,7 +164,7 @@ class Follower:
         return (0.5 * looks + 0.5 * tint) * np.minimum(1, part / 0.15), (x0, y0)
 
     def _outline(self, canvas: np.ndarray, seen: _Seen, shift: tuple[int, int]) -> np.ndarray:
-        """The mask as `seen` after moving by `shift` pixels, turned and grown as the flow says, cut along the new outline."""
+        """The mask as `seen`, moved by `shift` pixels, turned and grown as the flow says, cut along the new outline."""
         cv2 = opencv()
         mask = seen.mask
         size = float(np.sqrt(mask.sum()))

@@ -68,8 +68,7 @@ def _from_file(path: Path, info: VideoInfo, times: Sequence[float], out: Tensor)
 def _picture(path: Path) -> Tensor | None:
     """The grey levels ``[H, W]`` of a picture file, None for a film (also an animated picture).
 
-    What is transparent is black, so a cut-out of the object is its own mask when the visible part is bright; a picture
-    with a useful alpha channel and nothing dark is read by that channel.
+    Of a picture that is partly transparent, a cut-out, what can be seen is white.
     """
     from peav.media.probe import _check_readable
 
@@ -104,9 +103,7 @@ def _picture(path: Path) -> Tensor | None:
 
 def _white(levels: Tensor, height: int, width: int) -> Tensor:
     """Above half of full scale, at another size."""
-    if levels.dtype == torch.bool:
-        share = levels.float()
-    elif levels.is_floating_point():
+    if levels.dtype == torch.bool or levels.is_floating_point():
         share = levels.float()
     else:
         full = 255 if int(levels.max()) > 1 else 1  # 0 and 1 are a mask, too

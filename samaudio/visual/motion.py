@@ -51,11 +51,18 @@ def similarity(before: np.ndarray, after: np.ndarray, mask: np.ndarray) -> np.nd
     return matrix
 
 
-def moves_alike(flow: np.ndarray, mask: np.ndarray, around: np.ndarray) -> float | None:
-    """Share 0 to 1 of ``around`` that moves as the mask does; None when all of the picture does or nothing moves."""
+def disunity(flow: np.ndarray, mask: np.ndarray, around: np.ndarray) -> float | None:
+    """How little the mask is one moving thing, 0 to 2: the share of ``around`` that moves as it does, and the share of
+    itself that moves a third way. None when it moves as the rest of the picture does.
+
+    What within the mask seems to stand still does not count, for flow does not see a flat area move.
+    """
+    elsewhere = ~(mask | around)
     own = np.median(flow[mask], axis=0)
-    rest = np.median(flow[~(mask | around)], axis=0) if (~(mask | around)).any() else own
+    rest = np.median(flow[elsewhere], axis=0) if elsewhere.any() else own
     apart = float(np.hypot(*(own - rest)))
     if apart < 1.5 or not around.any():
         return None
-    return float((np.hypot(*(flow[around] - own).T) < 0.4 * apart).mean())
+    same = np.hypot(*(flow[around] - own).T) < 0.4 * apart
+    third = (np.hypot(*(flow[mask] - own).T) > 0.8 * apart) & (np.hypot(*(flow[mask] - rest).T) > 0.5 * apart)
+    return float(same.mean() + third.mean())

@@ -47,7 +47,7 @@ class Pictures:
 def grid(wanted: Sequence[float], pointed: Sequence[float], rate: float, end: float) -> list[float]:
     """Times at which to look: those wanted, those pointed at, and between them at least ``rate`` a second.
 
-    An object that moves can be followed only if it is looked at often. Nothing beyond the outermost of both is looked at.
+    An object that moves can be followed only if it is looked at often. What lies beyond the outermost is left out.
 
     >>> grid([0.0, 1.0], [0.5], rate=4.0, end=2.0)
     [0.0, 0.25, 0.5, 0.75, 1.0]

@@ -50,13 +50,13 @@ def load(model: str | Path, device: str | torch.device | None = None) -> Sam:
     except FileNotFoundError:
         raise UserError(f"{shown(model)}: holds no config.json; {_WAY_OUT}") from None
     except (OSError, ValueError, AttributeError) as error:
-        raise UserError(f"{shown(model)}: its config.json cannot be read ({shown(error, 60)}); fetch it again") from None
+        why = shown(error, 60)
+        raise UserError(f"{shown(model)}: its config.json cannot be read ({why}); fetch it again") from None
     if kind is None:
         raise UserError(f"{shown(model)}: is a {shown(settings.get('model_type'), 40)} model; {_WAY_OUT}")
     if not list(folder.glob("*.safetensors")):
         raise UserError(f"{shown(model)}: holds no safetensors weights; fetch them, or name another model")
     import transformers
-
     from transformers.utils import logging
 
     verbosity = logging.get_verbosity()

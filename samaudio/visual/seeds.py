@@ -14,6 +14,8 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+from peav.errors import UserError
+
 from . import colours, motion
 from .colours import opencv
 
@@ -69,8 +71,10 @@ def candidates(picture: np.ndarray, wanted: Sequence[Point], unwanted: Sequence[
 
 def walk(picture: np.ndarray, wanted: Sequence[Point], unwanted: Sequence[Point], radius: float) -> np.ndarray:
     """Random walker from the points; what is farther than ``radius`` pixels is background."""
-    from skimage.segmentation import random_walker
-
+    try:
+        from skimage.segmentation import random_walker
+    except ImportError as error:
+        raise UserError('objects of a few pixels need scikit-image: pip install "samaudio[video]"') from error
     H, W = picture.shape[:2]
     away = distance(wanted, H, W)
     top, bottom, left, right = bounds(away <= 1.5 * radius + 2)
@@ -81,8 +85,8 @@ def walk(picture: np.ndarray, wanted: Sequence[Point], unwanted: Sequence[Point]
         labels[distance(unwanted, H, W)[top:bottom, left:right] <= 1.5] = 2
     labels[near <= 1.0] = 1
     mask = np.zeros((H, W), bool)
-    if (labels == 2).any() and (labels == 0).any():
-        crop = picture[top:bottom, left:right].astype(np.float64) / 255
+    crop = picture[top:bottom, left:right].astype(np.float64) / 255
+    if (labels == 2).any() and (labels == 0).any() and crop.std() > 0:
         mask[top:bottom, left:right] = random_walker(crop, labels, beta=300, mode="bf", channel_axis=-1) == 1
     else:
         mask[top:bottom, left:right] = labels == 1
@@ -99,13 +103,13 @@ def quality(picture: np.ndarray, mask: np.ndarray, flow: np.ndarray | None) -> f
     around = grown(mask, across) & ~mask
     if not around.any():
         return -1.0
-    apart = 1 - colours.overlap(colours.histogram(picture, mask), colours.histogram(picture, around))
+    contrast = 1 - colours.overlap(colours.histogram(picture, mask), colours.histogram(picture, around))
     outline, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
     hull = cv2.convexHull(np.concatenate(outline))
     solid = area / max(area, cv2.contourArea(hull) + 0.5 * cv2.arcLength(hull, True))
-    score = 0.75 * apart + 0.12 * solid + 0.025 * np.log2(area / 16)
-    if flow is not None and (alike := motion.moves_alike(flow, mask, around)) is not None:
-        score -= 0.5 * alike  # what moves with it belongs to it
+    score = 0.75 * contrast + 0.12 * solid + 0.025 * np.log2(area / 16)
+    if flow is not None and (apart := motion.disunity(flow, mask, around)) is not None:
+        score -= 0.5 * apart  # what moves with it belongs to it
     return float(score)
 
 

@@ -16,13 +16,16 @@ from samaudio.prompts import Box, Click
 from samaudio.visual import track
 from samaudio.visual.sam import Sam, load
 
-SMALL = dict(  # transformers fixes the memory's width to 64
-    memory_attention_hidden_size=128, memory_attention_num_layers=1, memory_attention_feed_forward_hidden_size=32,
-    memory_attention_rope_feat_sizes=[8, 8], memory_encoder_hidden_size=128, memory_encoder_output_channels=64,
-    mask_downsampler_embed_dim=128, memory_fuser_embed_dim=128, memory_fuser_intermediate_dim=32,
-    memory_fuser_num_layers=1, num_maskmem=3, max_object_pointers_in_encoder=4,
-)  # fmt: skip
-DECODER = dict(hidden_size=128, mlp_dim=32, num_hidden_layers=1, num_attention_heads=2, iou_head_hidden_dim=32)
+SMALL = {  # transformers fixes the memory's width to 64
+    "memory_attention_hidden_size": 128, "memory_attention_num_layers": 1, "memory_attention_rope_feat_sizes": [8, 8],
+    "memory_attention_feed_forward_hidden_size": 32, "memory_encoder_hidden_size": 128,
+    "memory_encoder_output_channels": 64, "mask_downsampler_embed_dim": 128, "memory_fuser_embed_dim": 128,
+    "memory_fuser_intermediate_dim": 32, "memory_fuser_num_layers": 1, "num_maskmem": 3,
+    "max_object_pointers_in_encoder": 4,
+}  # fmt: skip
+DECODER = {
+    "hidden_size": 128, "mlp_dim": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "iou_head_hidden_dim": 32,
+}  # fmt: skip
 
 
 def sam2():
@@ -36,7 +39,7 @@ def sam2():
     )  # fmt: skip
     return transformers.Sam2VideoModel(transformers.Sam2VideoConfig(
         vision_config=eye, image_size=128, mask_decoder_config=DECODER,
-        prompt_encoder_config=dict(hidden_size=128, image_size=128, mask_input_channels=4), **SMALL,
+        prompt_encoder_config={"hidden_size": 128, "image_size": 128, "mask_input_channels": 4}, **SMALL,
     ))  # fmt: skip
 
 
@@ -48,7 +51,7 @@ def sam3():
     eye = transformers.Sam3VisionConfig(backbone_config=trunk, fpn_hidden_size=128)
     return transformers.Sam3TrackerVideoModel(transformers.Sam3TrackerVideoConfig(
         vision_config=eye, mask_decoder_config=DECODER, image_size=112,
-        prompt_encoder_config=dict(hidden_size=128, image_size=112, mask_input_channels=4), **SMALL,
+        prompt_encoder_config={"hidden_size": 128, "image_size": 112, "mask_input_channels": 4}, **SMALL,
     ))  # fmt: skip
 
 
