@@ -9,6 +9,7 @@ import numpy as np
 
 from .colours import opencv
 
+_MOVES = 1.5  # pixels; less is no movement
 _SMALLEST = 40  # pixels a side; the coarsest level needs some
 
 
@@ -60,8 +61,12 @@ def disunity(flow: np.ndarray, mask: np.ndarray, around: np.ndarray) -> float | 
     elsewhere = ~(mask | around)
     own = np.median(flow[mask], axis=0)
     rest = np.median(flow[elsewhere], axis=0) if elsewhere.any() else own
+    moved = flow[mask] - rest
+    along = moved @ np.linalg.eigh(moved.T @ moved)[1][:, -1]  # the direction in which it moves most
+    if np.quantile(along, 0.2) < -_MOVES and np.quantile(along, 0.8) > _MOVES:
+        return 1.0  # two that part or meet
     apart = float(np.hypot(*(own - rest)))
-    if apart < 1.5 or not around.any():
+    if apart < _MOVES or not around.any():
         return None
     same = np.hypot(*(flow[around] - own).T) < 0.4 * apart
     third = (np.hypot(*(flow[mask] - own).T) > 0.8 * apart) & (np.hypot(*(flow[mask] - rest).T) > 0.5 * apart)
