@@ -98,15 +98,25 @@ class Follower:
         """The object as last seen or in another size, how far it has moved in whole pixels, and how well it fits."""
         best = self.seen, *self._nearby(time, canvas, self.seen)
         # Of an object half behind the picture's border, or of a few pixels, a smaller one always fits as well.
-        if best[2] >= _SURE or not self._whole(self.seen.mask) or self.seen.mask.sum() < TINY**2:
+        if not self._whole(self.seen.mask) or self.seen.mask.sum() < TINY**2:
             return best
         plain = best[2]
-        for scale in _SIZES:
-            seen = _scaled(self.seen, scale)
-            if 0.2 * self.area < seen.mask.sum() < 6 * self.area:
-                shift, fit = self._nearby(time, canvas, seen)
-                if fit > max(best[2], plain + _BETTER):
-                    best = seen, shift, fit
+        if plain < _SURE:
+            for scale in _SIZES:
+                seen = _scaled(self.seen, scale)
+                if 0.2 * self.area < seen.mask.sum() < 6 * self.area:
+                    shift, fit = self._nearby(time, canvas, seen)
+                    if fit > max(best[2], plain + _BETTER):
+                        best = seen, shift, fit
+        # What was half hidden has lost a part of its outline, which the first view still has.
+        if best[0].mask.sum() < 0.85 * self.area and self.first is not self.seen:
+            gap = np.round(_centre(self.seen.mask) - _centre(self.first.mask)).astype(int)
+            shape = self._shifted(self.first.mask, (int(gap[0]), int(gap[1])))
+            if shape.sum() > 0.95 * self.first.mask.sum():
+                picture = _moved(self.first.canvas, gap)
+                shift, fit = self._nearby(time, canvas, _Seen(self.seen.time, picture, shape))
+                if fit > best[2] - 0.02:
+                    best = _Seen(self.seen.time, picture, shape), shift, fit
         return best
 
     def _whole(self, mask: np.ndarray) -> bool:
@@ -204,7 +214,7 @@ class Follower:
         seen = max(1, int((own & known).sum()))
         whole = seen > 0.95 * own.sum()
         sane = not whole or 0.2 * self.area < cut.sum() < 6 * self.area
-        return cut if both > 0.6 and sane else own
+        return cut if both > 0.7 and sane else own
 
     def _again(self, time: float, canvas: np.ndarray, cut: bool) -> tuple[float, np.ndarray | None]:
         """The object somewhere in the picture after it was out of sight, or None.
@@ -299,6 +309,12 @@ class Follower:
     def _crop(self, canvas: np.ndarray) -> np.ndarray:
         m = self.margin
         return canvas[m : m + self.shape[0], m : m + self.shape[1]].copy()
+
+
+def _moved(picture: np.ndarray, shift: np.ndarray) -> np.ndarray:
+    cv2 = opencv()
+    matrix = np.array([[1, 0, shift[0]], [0, 1, shift[1]]], np.float32)
+    return cv2.warpAffine(picture, matrix, picture.shape[1::-1], flags=cv2.INTER_NEAREST, borderMode=cv2.BORDER_REPLICATE)
 
 
 def _scaled(seen: _Seen, scale: float) -> _Seen:
