@@ -24,6 +24,7 @@ RADII = (0.05, 0.08, 0.13, 0.2, 0.3, 0.45)  # of the picture's shorter side
 _BEYOND = 1.7  # times the radius, from where on it is background
 _WORKING = 112  # pixels a side at which candidates are cut
 TINY = 14  # pixels across
+_STILL = 0.6  # how little an area counts as one moving thing that does not move, while others do
 
 
 def cut_out(picture: np.ndarray, trimap: np.ndarray, rounds: int) -> np.ndarray:
@@ -93,24 +94,56 @@ def walk(picture: np.ndarray, wanted: Sequence[Point], unwanted: Sequence[Point]
     return tidy(mask, wanted)
 
 
-def quality(picture: np.ndarray, mask: np.ndarray, flow: np.ndarray | None) -> float:
-    """How much the masked area looks like an object of its own, about 0 to 1."""
+def qualities(picture: np.ndarray, masks: Sequence[np.ndarray], flow: np.ndarray | None) -> list[float]:
+    """How much each masked area looks like an object of its own, about 0 to 1; -1 for none at all."""
+    scores = [_quality(picture, mask) for mask in masks]
+    if flow is None:
+        return scores
+    apart = [motion.disunity(flow, mask, _around(mask)) if s >= 0 else None
+             for mask, s in zip(masks, scores, strict=True)]  # fmt: skip
+    if all(value is None for value in apart):
+        return scores
+    # What moves with it belongs to it. Where something moves, an area that moves as the picture does is no object.
+    return [s - 0.5 * (_STILL if value is None else value) if s >= 0 else s
+            for s, value in zip(scores, apart, strict=True)]  # fmt: skip
+
+
+def _quality(picture: np.ndarray, mask: np.ndarray) -> float:
     cv2 = opencv()
     area = int(mask.sum())
     if area < 8 or area > 0.8 * mask.size:
         return -1.0
-    across = max(3, round(0.35 * np.sqrt(area)))
-    around = grown(mask, across) & ~mask
+    around = _around(mask)
     if not around.any():
         return -1.0
     contrast = 1 - colours.overlap(colours.histogram(picture, mask), colours.histogram(picture, around))
     outline, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
     hull = cv2.convexHull(np.concatenate(outline))
     solid = area / max(area, cv2.contourArea(hull) + 0.5 * cv2.arcLength(hull, True))
-    score = 0.75 * contrast + 0.12 * solid + 0.025 * np.log2(area / 16)
-    if flow is not None and (apart := motion.disunity(flow, mask, around)) is not None:
-        score -= 0.5 * apart  # what moves with it belongs to it
-    return float(score)
+    size = 0.025 * np.log2(area / 16)
+    return float(0.6 * contrast + 0.12 * solid + 0.25 * _edge(picture, mask) + size)
+
+
+def _edge(picture: np.ndarray, mask: np.ndarray) -> float:
+    """How much colours change along the outline, 0 to 1."""
+    cv2 = opencv()
+    top, bottom, left, right = bounds(grown(mask, 4))
+    inside = mask[top:bottom, left:right]
+    levels = picture[top:bottom, left:right].astype(np.float32)
+    means = []
+    for side in (inside, ~inside):
+        weight = side.astype(np.float32)
+        total = cv2.boxFilter(levels * weight[..., None], -1, (5, 5), normalize=False)
+        means.append(total / (cv2.boxFilter(weight, -1, (5, 5), normalize=False)[..., None] + 1e-3))
+    line = inside & ~grown(inside, -1) & grown(~inside, 1)
+    if not line.any():
+        return 0.0
+    step = np.linalg.norm(means[0] - means[1], axis=2)[line]
+    return float((step / (step + 40)).mean())
+
+
+def _around(mask: np.ndarray) -> np.ndarray:
+    return grown(mask, max(3, round(0.35 * np.sqrt(mask.sum())))) & ~mask
 
 
 def tidy(mask: np.ndarray, wanted: Sequence[Point]) -> np.ndarray:

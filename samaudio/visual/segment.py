@@ -12,7 +12,7 @@ import numpy as np
 
 from . import motion
 from .colours import opencv
-from .seeds import TINY, Point, bounds, candidates, cut_out, distance, filled, grown, quality, tidy, walk
+from .seeds import TINY, Point, bounds, candidates, cut_out, distance, filled, grown, qualities, tidy, walk
 
 GRABCUT, WALKER = "GrabCut", "random walker"
 _DISC = 0.02  # of the shorter side: how far around a negative click is background for sure
@@ -45,11 +45,11 @@ def segment(picture: np.ndarray, seeds: Seeds, neighbour: np.ndarray | None = No
         return _boxed(picture, seeds), GRABCUT
     flow = motion.flow_between(picture, neighbour) if neighbour is not None else None
     found = [mask for mask in candidates(picture, seeds.wanted, seeds.unwanted) if _allowed(mask, seeds)]
-    scores = [quality(picture, mask, flow) for mask in found]
+    scores = qualities(picture, found, flow)
     best, score = max(zip(found, scores, strict=True), key=lambda pair: pair[1], default=(None, -1.0))
     if best is None or score < 0.35 or best.sum() < 0.5 * TINY**2:
         tiny = walk(picture, seeds.wanted, seeds.unwanted, TINY)
-        if _allowed(tiny, seeds) and quality(picture, tiny, flow) > score:
+        if _allowed(tiny, seeds) and qualities(picture, [tiny], None)[0] > score:
             return tiny, WALKER
     if best is None or score < 0:
         return distance(seeds.wanted, *picture.shape[:2]) <= 3, WALKER
