@@ -204,7 +204,9 @@ class JudgeModel(nn.Module):
         if config.estimate:
             features = Estimator.width(config.estimate) + len(CLIP)
             self.compare = nn.Sequential(nn.Linear(features, width), nn.SiLU(), nn.Linear(width, config.bottleneck_dim))
-            self.clip_head = nn.Linear(len(CLIP), len(SCORES) + 1, bias=False)  # scores and presence
+            self.clip_head = nn.Sequential(
+                nn.Linear(len(CLIP), 2 * len(CLIP)), nn.SiLU(), nn.Linear(2 * len(CLIP), len(SCORES) + 1)
+            )  # scores and presence
         self.finetune_data_proj = nn.Linear(config.bottleneck_dim, final)
         self.finetune_transformer = TemporalTransformer(config.finetune_transformer)
         self.head = nn.Linear(final, len(SCORES), bias=False)
@@ -367,13 +369,18 @@ class JudgeModel(nn.Module):
         return self.compare(torch.cat((estimate.tokens, clip), dim=-1).to(self.head.weight))
 
     def told(self, out: Encoded, clip: Tensor | None) -> tuple[Tensor, Tensor | None]:
-        """Scores per token ``[B, N, 4]`` and presence ``[B]`` from the second transformer's output; ``clip [B, C]`` of
-        an `Estimate` has a say of its own, that what holds of the clip need not be carried by every token."""
+        """Scores per token ``[B, N, 4]`` and presence ``[B]`` from the second transformer's output.
+
+        ``clip [B, C]`` of an `Estimate` has a say of its own, so that what holds of the clip need not be carried by
+        every token, and the only say in overall: there the tokens tell when, not how much. What they know of the level
+        does not carry over to unseen recordings (docs/judge-training.md).
+        """
         frames = self.head(out.frames).float()
         presence = None if self.presence_head is None else self.presence_head(out.pooled).float()[:, 0]
         if clip is not None and self.clip_head is not None:
-            direct = self.clip_head(clip.to(self.clip_head.weight)).float()
-            frames = frames + direct[:, None, : len(SCORES)]
+            direct = self.clip_head(clip.to(self.head.weight)).float()
+            when = frames[..., :1] - frames[..., :1].mean(1, keepdim=True)
+            frames = torch.cat((when, frames[..., 1:]), dim=-1) + direct[:, None, : len(SCORES)]
             presence = None if presence is None else presence + direct[:, -1]
         return frames * self.std.float() + self.mean.float(), presence
 

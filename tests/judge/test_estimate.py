@@ -183,6 +183,15 @@ def test_a_judge_that_only_compares_has_no_first_transformer(estimator):
         JudgeConfig(CODEC, TOWER, TOWER, listen=False, match=8, **sizes)
 
 
+@torch.no_grad()
+def test_overall_is_what_the_clip_says_and_the_frames_say_when(model, mixture, text):
+    out = model(mixture, 0.5 * mixture, text[:, 0])
+    estimate = model.estimated(mixture, 0.5 * mixture[:, None], text[:, :1])
+    direct = model.clip_head(estimate.clip[:, 0, 0])
+    torch.testing.assert_close(out.scores[:, 0], direct[:, 0] * model.std[0] + model.mean[0], rtol=1e-4, atol=1e-4)
+    assert float(out.frames[..., 0].std(1).min()) > 1e-4
+
+
 def test_padding_is_refused(model, mixture, text):
     mask = torch.ones(2, 11, dtype=torch.bool)
     model(mixture, mixture, text[:, 0], mask)

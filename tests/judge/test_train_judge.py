@@ -314,7 +314,7 @@ def test_a_judge_trains_with_an_estimator_and_leaves_it_as_it_was(codec, whole, 
         train_judge.fit(config)
     model = checkpoints.load(tmp_path / "runs/debug-judge/model", codec, whole)
     assert all(torch.equal(value, before[name]) for name, value in model.estimator.state_dict().items())
-    assert not torch.equal(model.clip_head.weight, start.clip_head.weight)
+    assert not torch.equal(model.clip_head[0].weight, start.clip_head[0].weight)
     # The separator may be trained further; the Judge then goes on with the new one.
     other = checkpoints.Estimator.load(whole)
     other.separator.activity.bias.data.add_(1.0)
@@ -322,7 +322,7 @@ def test_a_judge_trains_with_an_estimator_and_leaves_it_as_it_was(codec, whole, 
     again = train_judge.build(
         composed(f"codec={codec}", f"init={tmp_path / 'runs/debug-judge/model'}", f"model={whole}"), torch.device("cpu")
     )
-    assert torch.equal(again.clip_head.weight, model.clip_head.weight)
+    assert torch.equal(again.clip_head[0].weight, model.clip_head[0].weight)
     assert checkpoints.estimator_identity(again.estimator) != checkpoints.estimator_identity(model.estimator)
 
 
