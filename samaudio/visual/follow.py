@@ -96,49 +96,59 @@ class Follower:
 
     def _locate(self, time: float, canvas: np.ndarray) -> tuple[_Seen, tuple[int, int], float]:
         """The object as last seen or in another size, how far it has moved in whole pixels, and how well it fits."""
-        best = self.seen, *self._nearby(time, canvas, self.seen)
+        views: list[tuple[_Seen, float]] = []  # and by how much each must be better
+        best = self._nearby(time, canvas, self.seen)
         # Of an object half behind the picture's border, or of a few pixels, a smaller one always fits as well.
         if not self._whole(self.seen.mask) or self.seen.mask.sum() < TINY**2:
-            return best
-        plain = best[2]
-        if plain < _SURE:
-            for scale in _SIZES:
-                seen = _scaled(self.seen, scale)
-                if 0.2 * self.area < seen.mask.sum() < 6 * self.area:
-                    shift, fit = self._nearby(time, canvas, seen)
-                    if fit > max(best[2], plain + _BETTER):
-                        best = seen, shift, fit
+            return best[:3]
+        if best[2] < _SURE:
+            views += [(_scaled(self.seen, scale), _BETTER) for scale in _SIZES]
         # What was half hidden has lost a part of its outline, which the first view still has.
-        if best[0].mask.sum() < 0.85 * self.area and self.first is not self.seen:
-            gap = np.round(_centre(self.seen.mask) - _centre(self.first.mask)).astype(int)
-            shape = self._shifted(self.first.mask, (int(gap[0]), int(gap[1])))
-            if shape.sum() > 0.95 * self.first.mask.sum():
-                picture = _moved(self.first.canvas, gap)
-                shift, fit = self._nearby(time, canvas, _Seen(self.seen.time, picture, shape))
-                if fit > best[2] - 0.02:
-                    best = _Seen(self.seen.time, picture, shape), shift, fit
-        return best
+        share = self.seen.mask.sum() / self.area
+        if share < 0.85 and self.first is not self.seen:
+            sizes = (1.0, *_SIZES) if share < 0.6 else (1.0,)
+            views += [(view, -0.02) for scale in sizes if (view := self._first_here(scale)) is not None]
+        lead = 0.0
+        for seen, better in views:
+            if 0.2 * self.area < seen.mask.sum() < 6 * self.area:
+                other = self._nearby(time, canvas, seen)
+                if other[3] - better > best[3] - lead:
+                    best, lead = other, better
+        return best[:3]
+
+    def _first_here(self, scale: float) -> _Seen | None:
+        """The first view moved to where the object was last; None if that is beyond the canvas."""
+        gap = np.round(_centre(self.seen.mask) - _centre(self.first.mask)).astype(int)
+        shape = self._shifted(self.first.mask, (int(gap[0]), int(gap[1])))
+        if shape.sum() < 0.95 * self.first.mask.sum():
+            return None
+        seen = _Seen(self.seen.time, _moved(self.first.canvas, gap), shape)
+        return seen if scale == 1 else _scaled(seen, scale)
 
     def _whole(self, mask: np.ndarray) -> bool:
         """Whether next to nothing of it is beyond the picture's border."""
         return int((mask & self.inside).sum()) > 0.95 * int(mask.sum())
 
-    def _nearby(self, time: float, canvas: np.ndarray, seen: _Seen) -> tuple[tuple[int, int], float]:
+    def _nearby(self, time: float, canvas: np.ndarray, seen: _Seen) -> tuple[_Seen, tuple[int, int], float, float]:
+        """`seen`, its best shift, how well it fits there, and the same less for what is unlikely at its speed."""
         mask = seen.mask
         step = time - seen.time
         guess = np.zeros(2) if self.speed is None else np.clip(self.speed * step, -self.margin, self.margin)
         size = float(np.sqrt(mask.sum()))
         travelled = float(np.hypot(*guess))
         reach = round(min(max(12.0, 1.6 * size + 0.6 * travelled), 0.35 * max(self.shape)))
-        slack = 1.2 * size + 8 if self.speed is None else 0.35 * size + 0.4 * travelled + 2
+        slack = 0.35 * size + 0.4 * travelled + 2
+        if self.speed is None:
+            slack = 0.5 * size + 4 if self.twin else 1.2 * size + 8
         gx, gy = round(guess[0]), round(guess[1])
         ring = max(2, round(0.25 * size))
         score, origin = self._score(canvas, seen, ring, (gx - reach, gx + reach, gy - reach, gy + reach))
         xs = np.arange(score.shape[1]) + origin[0]
         ys = np.arange(score.shape[0]) + origin[1]
         unlikely = ((xs[None] - guess[0]) ** 2 + (ys[:, None] - guess[1]) ** 2) / slack**2
-        y, x = np.unravel_index(int(np.argmax(score - 0.12 * np.minimum(unlikely, 6))), score.shape)
-        return (int(xs[x]), int(ys[y])), float(score[y, x])
+        net = score - 0.12 * np.minimum(unlikely, 6)
+        y, x = np.unravel_index(int(np.argmax(net)), score.shape)
+        return seen, (int(xs[x]), int(ys[y])), float(score[y, x]), float(net[y, x])
 
     def _score(self, canvas: np.ndarray, seen: _Seen, ring: int,
                window: tuple[int, int, int, int]) -> tuple[np.ndarray, tuple[int, int]]:
