@@ -324,7 +324,8 @@ class Follower:
 def _moved(picture: np.ndarray, shift: np.ndarray) -> np.ndarray:
     cv2 = opencv()
     matrix = np.array([[1, 0, shift[0]], [0, 1, shift[1]]], np.float32)
-    return cv2.warpAffine(picture, matrix, picture.shape[1::-1], flags=cv2.INTER_NEAREST, borderMode=cv2.BORDER_REPLICATE)
+    size = picture.shape[1::-1]
+    return cv2.warpAffine(picture, matrix, size, flags=cv2.INTER_NEAREST, borderMode=cv2.BORDER_REPLICATE)
 
 
 def _scaled(seen: _Seen, scale: float) -> _Seen:

@@ -120,7 +120,7 @@ def _quality(picture: np.ndarray, mask: np.ndarray) -> float:
     outline, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
     hull = cv2.convexHull(np.concatenate(outline))
     solid = area / max(area, cv2.contourArea(hull) + 0.5 * cv2.arcLength(hull, True))
-    size = 0.025 * np.log2(area / 16)
+    size = 0.04 * np.log2(area / 16)
     return float(0.6 * contrast + 0.12 * solid + 0.25 * _edge(picture, mask) + size)
 
 

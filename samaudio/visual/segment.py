@@ -14,6 +14,7 @@ from . import motion
 from .colours import opencv
 from .seeds import TINY, Point, bounds, candidates, cut_out, distance, filled, grown, qualities, tidy, walk
 
+_POOR = 0.35  # quality below which a random walker may do better
 GRABCUT, WALKER = "GrabCut", "random walker"
 _DISC = 0.02  # of the shorter side: how far around a negative click is background for sure
 
@@ -47,9 +48,10 @@ def segment(picture: np.ndarray, seeds: Seeds, neighbour: np.ndarray | None = No
     found = [mask for mask in candidates(picture, seeds.wanted, seeds.unwanted) if _allowed(mask, seeds)]
     scores = qualities(picture, found, flow)
     best, score = max(zip(found, scores, strict=True), key=lambda pair: pair[1], default=(None, -1.0))
-    if best is None or score < 0.35 or best.sum() < 0.5 * TINY**2:
+    if best is None or score < _POOR or best.sum() < 0.5 * TINY**2:
         tiny = walk(picture, seeds.wanted, seeds.unwanted, TINY)
-        if _allowed(tiny, seeds) and qualities(picture, [tiny], None)[0] > score:
+        known = -1.0 if best is None else qualities(picture, [best], None)[0]
+        if _allowed(tiny, seeds) and qualities(picture, [tiny], None)[0] > known:
             return tiny, WALKER
     if best is None or score < 0:
         return distance(seeds.wanted, *picture.shape[:2]) <= 3, WALKER
