@@ -6,6 +6,7 @@ negative clicks on the way correct what is followed.
 
 from __future__ import annotations
 
+import bisect
 from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
@@ -38,8 +39,8 @@ class Classical:
         """
         anchors = sorted(i for i, seed in seeds.items() if seed.anchors)
         for k, anchor in enumerate(anchors):
-            last = len(pictures) - 1 if k + 1 == len(anchors) else (anchor + anchors[k + 1]) // 2
-            first = 0 if k == 0 else (anchors[k - 1] + anchor) // 2 + 1
+            first = 0 if k == 0 else _halfway(pictures.times, anchors[k - 1], anchor)
+            last = len(pictures) - 1 if k + 1 == len(anchors) else _halfway(pictures.times, anchor, anchors[k + 1]) - 1
             mask = self._mask(pictures, anchor, seeds[anchor])
             yield anchor, mask, 1.0
             tick()
@@ -47,13 +48,8 @@ class Classical:
                 yield from self._follow(pictures, anchor, mask, way, seeds, tick)
 
     def _mask(self, pictures: Pictures, i: int, seeds: Seeds) -> np.ndarray:
-        stamp, picture = pictures[i]
-        neighbour = None
-        for other in (i + 1, i + 2, i - 1, i - 2):
-            if 0 <= other < len(pictures) and abs(pictures[other][0] - stamp) > 1e-6:
-                neighbour = pictures[other][1]
-                break
-        mask, method = segment(picture, seeds, neighbour)
+        _, picture = pictures[i]
+        mask, method = segment(picture, seeds, pictures.beside(i))
         self._used[method] = None
         return mask
 
@@ -72,3 +68,8 @@ class Classical:
                     follower.correct(stamp, picture, found)
             yield i, found, fit
             tick()
+
+
+def _halfway(times: list[float], a: int, b: int) -> int:
+    """The first picture that is nearer in time to picture b than to a."""
+    return bisect.bisect_right(times, (times[a] + times[b]) / 2)

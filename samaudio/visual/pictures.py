@@ -10,6 +10,7 @@ import numpy as np
 from peav.media.video import VideoFile
 
 _BLOCK = 24  # pictures; walking backwards decodes a block from the key frame before it
+_BESIDE = (0.1, 0.2, -0.07, -0.2)  # seconds
 _BLOCKS = 3  # in memory: two neighbours, and the one that clicks were on
 
 
@@ -42,6 +43,19 @@ class Pictures:
             ]
         self._blocks.move_to_end(block)
         return self._blocks[block][i % _BLOCK]
+
+    def beside(self, i: int) -> np.ndarray | None:
+        """Another picture from shortly after the one at time ``i``, or before; None where nothing changes.
+
+        The same whatever the other times are, so that a preview of one picture finds what will be followed.
+        """
+        time, (stamp, _) = self.times[i], self[i]
+        around = [time + after for after in _BESIDE if time + after >= 0]
+        for at in around:
+            ((found, picture),) = self._film.frames([at], max_side=self.max_side)
+            if abs(found - stamp) > 1e-6:
+                return np.ascontiguousarray(picture.permute(1, 2, 0).numpy())
+        return None
 
 
 def grid(wanted: Sequence[float], pointed: Sequence[float], rate: float, end: float) -> list[float]:

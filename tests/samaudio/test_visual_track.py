@@ -150,6 +150,14 @@ def test_every_frame_by_default(tmp_path):
     assert torch.equal(found.masks, again.masks) and torch.equal(found.confidence, again.confidence)
 
 
+@pytest.mark.parametrize("i", [0, 4, 7])
+def test_a_preview_shows_what_will_be_followed(tmp_path, i):
+    film = draw(tmp_path / "film.mp4", 8, scrolling(2), lambda i: face(60 + 4 * i, 50))
+    whole = track(film.path, Click(*film.click(i)), film.times)
+    preview = track(film.path, Click(*film.click(i)), [film.times[i]])
+    assert torch.equal(preview.masks[0], whole.masks[i]) and preview.visible.all()
+
+
 def test_a_box(tmp_path):
     film = draw(tmp_path / "film.mp4", 8, scrolling(), lambda i: [(disc(60 + 4 * i, 50, 14), BLUE)])
     found = track(film.path, Box(60 - 18, 50 + 17, 60 + 17, 50 - 18, 0.0), film.times)
@@ -163,6 +171,18 @@ def test_clicks_at_two_times_bridge_a_cut(tmp_path):
     film = draw(tmp_path / "film.mp4", 16, lambda i: blobs(11) if i < 8 else blobs(99, 30), objects)
     found = track(film.path, [Click(*film.click(12)), Click(*film.click(3))], film.times)
     assert ious(found.masks, film.truth).mean() > 0.85
+
+
+def test_a_click_later_where_the_first_was_lost(tmp_path):
+    """Each moment belongs to the click that is nearer in time, however often it is looked at in between."""
+    def objects(i):
+        return [(disc(30, 50, 12), RED), (disc(150, 50, 12), BLUE)]
+
+    film = draw(tmp_path / "film.mp4", 16, gradient, objects)
+    wanted = [0.0, 0.1, 0.2, 0.3, 0.41, 0.6, 0.8]
+    found = track(film.path, [Click(30, 50, 0.0), Click(150, 50, 0.8)], wanted)
+    assert [bool(mask[50, 30]) for mask in found.masks] == [time < 0.4 for time in wanted]
+    assert [bool(mask[50, 150]) for mask in found.masks] == [time > 0.4 for time in wanted]
 
 
 def test_a_negative_click_later_takes_back_what_does_not_belong(tmp_path):
