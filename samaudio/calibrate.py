@@ -74,7 +74,7 @@ def main() -> None:
     parser.add_argument("manifests", type=Path, nargs="+")
     parser.add_argument("--cache", default="data/cache")
     parser.add_argument("--count", type=int, default=300, help="mixtures, each with four questions")
-    parser.add_argument("--misses", type=float, default=0.1, help="share of present sounds that may be silenced")
+    parser.add_argument("--misses", type=float, default=0.05, help="share of present sounds that may be silenced")
     parser.add_argument("--device", default="auto")
     args = parser.parse_args()
     model = load_model(args.model, pick_device(args.device))

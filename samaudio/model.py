@@ -52,6 +52,9 @@ class Query:
     frame: Tensor | None = None
 
 
+UNHEARD = -3.0  # log-odds below which the embedder's frame-level head has not heard a sound
+
+
 class MaskModel(nn.Module):
     """Everything between a prompt and an estimate. Runs at its own rate on mono or per channel."""
 
@@ -181,7 +184,8 @@ class MaskModel(nn.Module):
             odds = self.embedder.frame_pairs(self._frames(latent)[heard], query.frame[None])[:, 0]
             # Not the single highest token: one in a long stretch is high by chance.
             surest = odds.topk(min(odds.shape[1], max(3, odds.shape[1] // 20)), dim=1).values
-            found.append(surest.mean(1).max())
+            # How far below that it lies tells more of the recording (rain over a voice) than of the question.
+            found.append(surest.mean(1).max().clamp(min=UNHEARD))
         return torch.stack(found)
 
     def _frames(self, latent: Tensor) -> Tensor:
