@@ -26,7 +26,7 @@ from .chunks import CHUNK_SECONDS, Cutting
 from .cut import Cutter, Model, Question
 from .filejob import FileJob, skipped
 from .listen import Answer, Clock, Progress, listen
-from .prompts import Example, Prompt, Span, Text, as_prompts, describe
+from .prompts import Example, Prompt, Span, Text, VisualPrompt, as_prompts, describe
 from .result import FileResult, Result
 from .spans import check_spans
 
@@ -242,6 +242,8 @@ def _each(prompts: Sequence[AnyPrompt], allow_none: bool = False) -> list[_Promp
     found = [as_prompts(prompt) for prompt in prompts]
     if not found and not allow_none:
         raise UserError('no prompt; name the sound, for example "guitar"')
+    for pointed in (prompt for question in found for prompt in question if isinstance(prompt, VisualPrompt)):
+        raise UserError(f"{describe([pointed])}: this model does not see; name the sound, or say when it happens")
     return found
 
 

@@ -17,7 +17,7 @@ from peav import media
 from peav.errors import UserError
 from samaudio import pipeline
 from samaudio.pipeline import Separator, load
-from samaudio.prompts import Span
+from samaudio.prompts import Click, Span
 from samaudio.rank import Tally, best
 from samaudio.result import Candidate
 from samaudio.spans import find_spans, span_gate
@@ -392,6 +392,12 @@ def test_gates_open_a_little_early_and_close_smoothly():
     assert gate[:750].eq(0).all() and gate[800:2_200].eq(1).all() and gate[2_251:].eq(0).all()
     assert gate.diff().abs().max() < 0.04
     assert span_gate([], 0, 10, 1_000) is None
+
+
+@pytest.mark.parametrize("prompt", [Click(3, 4, 0.5), ["low", Click(3, 4, 0.5)]], ids=["alone", "with words"])
+def test_what_the_model_cannot_see_is_refused(prompt):
+    with pytest.raises(UserError, match=r"click 3,4 at 0.5s: this model does not see; name the sound"):
+        Separator(FakeModel(), "fake").separate(torch.zeros(1, 100), prompt, sample_rate=16_000)
 
 
 def test_unknown_similarities_rank_nothing():
