@@ -31,6 +31,7 @@ from peav.transformer import TemporalTransformer, TransformerConfig
 from .estimate import CLIP, Estimate, Estimator
 from .features import band_features, joint_log_features, token_mask, tokens
 
+SURELY_ABSENT = 4.0  # log-odds
 SCORES = ("overall", "recall", "precision", "faithfulness")  # in the order of the head's outputs
 
 
@@ -377,12 +378,20 @@ class JudgeModel(nn.Module):
         """
         frames = self.head(out.frames).float()
         presence = None if self.presence_head is None else self.presence_head(out.pooled).float()[:, 0]
-        if clip is not None and self.clip_head is not None:
-            direct = self.clip_head(clip.to(self.head.weight)).float()
-            when = frames[..., :1] - frames[..., :1].mean(1, keepdim=True)
-            frames = torch.cat((when, frames[..., 1:]), dim=-1) + direct[:, None, : len(SCORES)]
-            presence = None if presence is None else presence + direct[:, -1]
-        return frames * self.std.float() + self.mean.float(), presence
+        if clip is None or self.clip_head is None:
+            return frames * self.std.float() + self.mean.float(), presence
+        direct = self.clip_head(clip.to(self.head.weight)).float()
+        when = frames[..., :1] - frames[..., :1].mean(1, keepdim=True)
+        frames = torch.cat((when, frames[..., 1:]), dim=-1) + direct[:, None, : len(SCORES)]
+        frames = frames * self.std.float() + self.mean.float()
+        if presence is not None:
+            presence = presence + direct[:, -1]
+            # Overall is learned of sounds that are there. Of one that surely is not, it is by definition how quiet the
+            # output is (`judge.targets`): a point for 10 dB.
+            absent = torch.sigmoid(-2 * (presence + SURELY_ABSENT))[:, None, None].detach()
+            quiet = (1 - clip[:, CLIP.index("output")].float()).clamp(1, 5)[:, None, None]
+            frames = torch.cat(((1 - absent) * frames[..., :1] + absent * quiet, frames[..., 1:]), dim=-1)
+        return frames, presence
 
     def _streams(self, mixture: Tensor, target: Tensor, mask: Tensor | None) -> Sequence[Tensor]:
         """What the first transformer hears, ``[B, C, F]`` each: mixture, target and perhaps the rest."""

@@ -85,15 +85,28 @@ class CollectionBatches:
                 "phrases": [q.phrase for q in item.example.questions]}  # fmt: skip
 
 
-def losses(grid: Grid, batch: dict) -> dict[str, Tensor]:
-    """Named loss terms; weighted in ``weights`` of the config. NaN targets are left out."""
-    scores, present = batch["scores"], batch["present"]
-    terms = {"scores": _huber(grid.scores, scores), "frames": _huber(grid.frames, batch["frames"]),
+def losses(grid: Grid, batch: dict, given_presence: bool = False) -> dict[str, Tensor]:
+    """Named loss terms; weighted in ``weights`` of the config. NaN targets are left out.
+
+    With ``given_presence``, overall is learned of sounds alone that are in their mixture: loud is good there and bad
+    elsewhere, and a small head that has to do both does neither.
+    """
+    scores, frames, present = batch["scores"], batch["frames"], batch["present"]
+    if given_presence:
+        scores, frames = (_without_overall(x, ~present) for x in (scores, frames))
+    terms = {"scores": _huber(grid.scores, scores), "frames": _huber(grid.frames, frames),
              "rank": _order(grid.scores, scores, 2), "prompts": _order(grid.scores[..., :1], scores[..., :1], 1)}
     if grid.presence is not None:
         wanted = present[..., None].expand_as(grid.presence).float()
         terms["presence"] = F_.binary_cross_entropy_with_logits(grid.presence, wanted)
     return terms
+
+
+def _without_overall(scores: Tensor, where: Tensor) -> Tensor:
+    """Scores ``[B, Q, ..., 4]`` with NaN for overall ``where [B, Q]``."""
+    scores = scores.clone()
+    scores[where, ..., 0] = torch.nan
+    return scores
 
 
 def _huber(told: Tensor, true: Tensor, turn: float = 0.5) -> Tensor:
@@ -218,7 +231,7 @@ def fit(config: DictConfig) -> dict[str, float]:
             mixture = model.latents(batch["mixture"][:, None])
             outputs = model.latents(batch["outputs"].flatten(0, 1)[:, None]).unflatten(0, batch["outputs"].shape[:2])
             grid = judge_grid(model, mixture, outputs, batch["text"])
-        terms = losses(grid, batch)
+        terms = losses(grid, batch, given_presence=model.config.estimate > 0)
         loss = sum(config.weights[name] * value for name, value in terms.items())
         norm = descend(run, loss.backward, optimizer, parameters, ema, model)
         run.track(terms | {"loss": loss, "gradient": norm})

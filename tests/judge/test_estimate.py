@@ -185,11 +185,20 @@ def test_a_judge_that_only_compares_has_no_first_transformer(estimator):
 
 @torch.no_grad()
 def test_overall_is_what_the_clip_says_and_the_frames_say_when(model, mixture, text):
+    model.presence_head.bias.fill_(9.0)
     out = model(mixture, 0.5 * mixture, text[:, 0])
     estimate = model.estimated(mixture, 0.5 * mixture[:, None], text[:, :1])
     direct = model.clip_head(estimate.clip[:, 0, 0])
     torch.testing.assert_close(out.scores[:, 0], direct[:, 0] * model.std[0] + model.mean[0], rtol=1e-4, atol=1e-4)
     assert float(out.frames[..., 0].std(1).min()) > 1e-4
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(("level", "overall"), [(1.0, 1.0), (0.1, 3.0), (0.0, 5.0)])
+def test_of_a_sound_that_surely_is_not_there_only_silence_is_right(model, mixture, text, level, overall):
+    model.presence_head.bias.fill_(-30.0)
+    out = model(mixture, level * mixture, text[:, 0])
+    assert out.scores[:, 0].tolist() == pytest.approx([overall] * 2, abs=1e-2)
 
 
 def test_padding_is_refused(model, mixture, text):

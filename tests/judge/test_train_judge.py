@@ -193,6 +193,24 @@ def test_the_truth_costs_least_and_what_cannot_be_said_costs_nothing(made):
     assert all(float(unknown[name]) == pytest.approx(float(right[name])) for name in ("scores", "frames", "rank"))
 
 
+def test_given_presence_overall_of_absent_sounds_costs_nothing(made):
+    batch = batches_of(made)(0)
+    batch["present"] = torch.tensor([[True, False, True], [True, True, False]])
+    truth = batch["scores"].nan_to_num(3.0)
+    other = truth.clone()
+    other[~batch["present"], ..., 0] = 9.0
+    there = truth.clone()
+    there[batch["present"], ..., 0] += 2.0
+    batch["frames"] = grid_like(truth).frames
+    right, absent, present = (
+        train_judge.losses(grid_like(s), batch, given_presence=True) for s in (truth, other, there)
+    )
+    for name in ("scores", "frames", "rank", "prompts"):
+        assert float(absent[name]) == pytest.approx(float(right[name])), name
+    assert float(present["scores"]) > float(right["scores"]) + 0.1
+    assert float(train_judge.losses(grid_like(other), batch)["scores"]) > float(right["scores"]) + 0.1
+
+
 def test_presence_costs_by_what_is_there(made):
     batch = batches_of(made)(0)
     batch["present"] = torch.ones_like(batch["present"])
