@@ -119,9 +119,9 @@ def write_film(path: str | Path, film: DrawnFilm) -> None:
     samples = (film.samples.clamp(-1, 1) * 32767).round().to(torch.int16).numpy()
     temporary = temporary_sibling(path)
     try:
-        # Nothing random in headers: the same film is the same file.
+        # Nothing random in headers, and no looking ahead, which does not give the same bits twice.
         with av.open(str(temporary), "w", options={"fflags": "+bitexact"}) as out:
-            options = {"crf": "16", "preset": "veryfast", "threads": "1"}
+            options = {"crf": "16", "preset": "veryfast", "threads": "1", "x264-params": "rc-lookahead=0"}
             video: Any = out.add_stream("libx264", rate=fps, options=options)
             video.width, video.height, video.pix_fmt = W, H, "yuv420p"
             codec = CONTAINERS[path.suffix.removeprefix(".")]

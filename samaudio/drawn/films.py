@@ -38,10 +38,10 @@ class Recipe:
     """What films look and sound like. Chances are of 1; strengths are 1 for a movement that is plain to see.
 
     ``sound``: length, number and levels of the sounds; ``silent``: chances of 0, 1, 2, ... objects without sound;
-    ``alike``: chance that two sounding objects share one picture, nothing else sounding; ``still``: that an object does
-    not answer to its sound; ``false``: that a silent object moves to a rhythm of its own; ``delay``: of an answer, in
-    seconds; ``clutter``: most small pictures in the background; ``camera``: how far it moves; ``wear``: chance of each
-    kind of damage to the picture.
+    ``alike``: chance that two sounding objects share one picture, nothing else sounding; ``even``: how far things that
+    many labels share are held back (0 to 1); ``still``: chance that an object does not answer to its sound; ``false``:
+    that a silent object moves to a rhythm of its own; ``delay``: of an answer, in seconds; ``clutter``: most small
+    pictures in the background; ``camera``: how far it moves; ``wear``: chance of each kind of damage to the picture.
     """
 
     sound: mixtures.Recipe = field(
@@ -50,6 +50,7 @@ class Recipe:
     size: tuple[int, int] = (112, 112)  # height and width
     silent: tuple[float, ...] = (0.45, 0.35, 0.2)
     alike: float = 0.12
+    even: float = 0.5
     still: float = 0.08
     false: float = 0.4
     strength: tuple[float, float] = (0.5, 1.2)
@@ -134,7 +135,7 @@ class DrawnFilms:
         sound = replace(recipe.sound, absent=0.0)
         # Film i of another style shall not have the scene of film i of this one, moved to other clips and pictures.
         self._stream = zlib.crc32(",".join(pictures.styles).encode()) * 2**32 + seed
-        self._mixtures = DrawableMixtures(self.store, sound, self._stream, self.looks, alike=False)
+        self._mixtures = DrawableMixtures(self.store, sound, self._stream, self.looks, even=recipe.even)
         # Two sources and no more: a third would make the same film easier or harder for no reason.
         twins = replace(sound, sources=(0.0, 1.0))
         self._twins: DrawableMixtures | None = None

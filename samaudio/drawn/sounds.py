@@ -35,12 +35,22 @@ class DrawableMixtures(MixtureSampler):
     """Mixtures whose stems can be told apart by their pictures or, with ``alike``, two that cannot.
 
     There are as many questions as stems, and each stem is asked for by one of them.
+
+    Args:
+        even: 0 draws labels as the recipe says; towards 1, things that many labels share (drums) as often as others.
     """
 
-    def __init__(self, store: ClipStore, recipe: Recipe, seed: int, looks: dict[str, list[Look]], alike: bool) -> None:
+    def __init__(self, store: ClipStore, recipe: Recipe, seed: int, looks: dict[str, list[Look]], alike: bool = False,
+                 even: float = 0.0) -> None:  # fmt: skip
         super().__init__(store, recipe, seed, questions=len(recipe.sources))
         self.alike = alike
         self.things = {label: frozenset(look.thing for look in found) for label, found in looks.items()}
+        weights = self.tracks._weights
+        share: dict[frozenset[str], float] = {}
+        for label, weight in zip(self.tracks.labels, weights, strict=True):
+            share[self.things[label]] = share.get(self.things[label], 0.0) + weight
+        weights = weights / np.array([share[self.things[label]] for label in self.tracks.labels]) ** even
+        self.tracks._weights = weights / weights.sum()
 
     def _labels(self, rng: np.random.Generator, count: int) -> list[str]:
         if self.alike:
