@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import pickle
 from dataclasses import replace
 
@@ -18,7 +19,8 @@ from samaudio.drawn import films as films_module
 from samaudio.drawn.films import likeness
 from samaudio.drawn.items import DrawnItems
 from samaudio.drawn.render import degrade, draw_film
-from samaudio.drawn.scene import Actor, Answer, Motion, Paths, answer, envelope, place_all
+from samaudio.drawn.scene import Actor, Answer, Motion, Paths, _covered, _path, answer, envelope, place_all
+from samaudio.drawn.sounds import DrawableMixtures
 from samaudio.drawn.styles import Look
 
 RATE = 8_000
@@ -183,6 +185,29 @@ def test_look_alikes_share_their_picture_and_move_apart(store, pictures):
     assert (first - second).abs().max() < 4
 
 
+def test_look_alikes_are_drawn_until_movement_can_decide(store, pictures):
+    films = DrawnFilms(store, pictures, replace(LOOK_ALIKES, sound=SHORT, size=(64, 64)), seed=0)
+    last = [likeness(films._mixture(i, True)[1]) for i in range(40)]
+    first = [likeness(np.stack([envelope(stem, RATE, films.times) for stem in films._twins[8 * i].stems]))
+             for i in range(40)]  # fmt: skip
+    assert sum(pair >= 0.5 for pair in first) >= 3  # or this would show nothing
+    assert sum(pair >= 0.5 for pair in last) == 0
+
+
+def test_labels_with_one_picture_between_them_are_not_heard_together(store):
+    looks = {label: [Look("noto", "1f941", "a tin")] for label in ("rain", "dog barking", "flute")}
+    looks["violin"] = [Look("noto", "1f3bb", "violin")]
+    part = [clip for clip in store.clips if clip.label in looks]
+    assert {clip.label for clip in part} == set(looks)
+    keep = copy.copy(store)
+    keep._parts = [store._parts[i] for i, clip in enumerate(store.clips) if clip.label in looks]
+    keep.clips = part
+    sampler = DrawableMixtures(keep, replace(SHORT, sources=(0.0, 0.0, 1.0)), 0, looks)
+    drawn = [sampler[i].labels for i in range(30)]
+    assert all(len(set(labels) - {"violin"}) <= 1 for labels in drawn)
+    assert max(map(len, drawn)) == 2  # fewer than asked for, as there are two things
+
+
 def test_the_held_out_style_is_drawn_for_validation_alone(store, valid_store, folder):
     recipe = Recipe(sound=SHORT, size=(64, 64), silent=(0.0, 0.0, 1.0))
     for pool, split in ((store, "train"), (valid_store, "valid")):
@@ -215,6 +240,13 @@ def test_paths_stay_in_the_picture():
         for one in place_all(rng, 3, Paths(), np.arange(24) / 8, (100, 140)):
             assert one.x.min() > 0 and one.x.max() < 140 and one.y.min() > 0 and one.y.max() < 100
             assert np.hypot(np.diff(one.x), np.diff(one.y)).max() < 30  # smooth
+
+
+def test_paths_keep_objects_apart():
+    rng, times = np.random.default_rng(1), np.arange(24) / 8
+    chosen = [_covered(place_all(rng, 3, Paths(), times, (100, 100))) for _ in range(40)]
+    blind = [_covered([_path(rng, 3, Paths(), times, (100, 100)) for _ in range(3)]) for _ in range(40)]
+    assert np.mean(chosen) < 0.75 * np.mean(blind)
 
 
 def test_wear_changes_frames_and_keeps_what_they_show():
