@@ -52,8 +52,9 @@ def draw(
     from .files import write_films
     from .films import LOOK_ALIKES, DrawnFilms, Recipe
     from .preview import write_sheet
-    from .styles import open_pictures
+    from .styles import open_pictures, require_extra
 
+    require_extra()
     if alike and objects not in (None, 2):
         raise UserError(f"--objects {objects} with --alike: look-alikes are two; leave one of them out")
     if not 0.5 <= seconds <= 60:

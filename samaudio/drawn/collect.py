@@ -24,6 +24,7 @@ from peav import console
 from peav.errors import UserError, shown
 from peav.media import temporary_sibling
 
+from .styles import require_extra
 from .vocabulary import all_codes
 
 SIDE = 128  # pixels of the longer side
@@ -47,6 +48,7 @@ def collect_command(
     sources: Annotated[list[str], typer.Argument(metavar="STYLE=SOURCE...", help="A font, a folder or a .tgz each.")],
 ) -> None:
     """Write the pictures of each style as PNG files."""
+    require_extra()
     for item in sources:
         style, _, source = item.partition("=")
         if not source or not re.fullmatch(r"[\w-]+", style):

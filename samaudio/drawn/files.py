@@ -103,15 +103,9 @@ def describe(film: DrawnFilm, films: DrawnFilms, split: str, i: int, film_name: 
 
 
 def write_film(path: str | Path, film: DrawnFilm) -> None:
-    """The frames and the mixture as one film file: H.264 with FLAC (mkv, exact to the sample) or AAC (mp4).
+    """The frames and the mixture as one film file: H.264 with FLAC (mkv, exact to the sample) or AAC (mp4)."""
+    import av
 
-    Raises:
-        UserError: the extra ``media`` is not installed.
-    """
-    try:
-        import av
-    except ImportError:
-        raise UserError('films need PyAV: pip install "samaudio[drawn]"') from None
     path = Path(path)
     N, _, H, W = film.frames.shape
     rate, fps = film.sample_rate, Fraction(N, 1) / Fraction(film.stems.shape[1], film.sample_rate)

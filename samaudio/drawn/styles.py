@@ -32,6 +32,18 @@ class Look:
     thing: str
 
 
+def require_extra() -> None:
+    """Raises:
+    UserError: what drawing needs is not installed.
+    """
+    try:
+        import av  # noqa: F401
+        import cv2  # noqa: F401
+        import PIL  # noqa: F401
+    except ImportError:
+        raise UserError('drawing needs OpenCV, Pillow and PyAV: pip install "samaudio[drawn]"') from None
+
+
 class Pictures:
     """Pictures of several styles, read when they are first drawn.
 

@@ -119,8 +119,3 @@ def things_of(label: str, available: Iterable[str] | None = None) -> dict[str, t
         if found:
             return found
     return {}
-
-
-def thing_at(code: str) -> str | None:
-    """What a code point shows, if it can sound."""
-    return next((thing for thing, codes in THINGS.items() if code in codes), None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -21,7 +22,7 @@ from samaudio.drawn.collect import collect
 from samaudio.drawn.collect import main as collect_main
 from samaudio.drawn.files import read_truth, write_films
 from samaudio.drawn.preview import contact_sheet
-from samaudio.drawn.vocabulary import OWN, RELATED, SILENT, THINGS, all_codes, thing_at, things_of
+from samaudio.drawn.vocabulary import OWN, RELATED, SILENT, THINGS, all_codes, things_of
 from samaudio.drawn.wording import counted, listed, with_article
 
 SMALL = Recipe(sound=replace(Recipe().sound, seconds=1.0), size=(64, 64), wear=0.0)
@@ -130,6 +131,15 @@ def test_the_command_draws_and_shows(pool, folder, tmp_path, capsys):
     assert not (tmp_path / "new").exists()
 
 
+@pytest.mark.parametrize("missing", ["av", "cv2", "PIL"])
+def test_without_its_extra_the_commands_name_it(missing, pool, folder, tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, missing, None)
+    assert main([str(tmp_path / "out"), str(pool), "--pictures", str(folder)]) == 2
+    assert collect_main([str(tmp_path / "pictures"), f"noto={folder / 'noto'}"]) == 2
+    assert capsys.readouterr().err.count('pip install "samaudio[drawn]"') == 2
+    assert not list(tmp_path.iterdir())
+
+
 def test_alike_on_the_command_line(pool, folder, tmp_path):
     arguments = [str(tmp_path / "out"), str(pool), "--pictures", str(folder), "--cache", str(tmp_path / "cache"),
                  "--seconds", "1", "--size", "64", "--rate", "8000", "-n", "3", "--alike"]  # fmt: skip
@@ -202,7 +212,6 @@ def test_the_vocabulary_is_whole():
     assert things_of("cello") == {"violin": ("1f3bb",)} and things_of("flexatone") == {}
     # Its own picture where the style has it, else a relative's.
     assert list(things_of("trombone")) == ["trombone"] and list(things_of("trombone", ["1f3ba"])) == ["trumpet"]
-    assert thing_at("1f415") == "dog" and thing_at("1f34e") is None
 
 
 def test_wordings():
