@@ -21,7 +21,30 @@ files        films as files, with their truth beside them
 preview      contact sheets
 """
 
-from .films import LOOK_ALIKES, DrawnFilm, DrawnFilms, Recipe
-from .styles import HELD_OUT, Pictures, open_pictures
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .films import LOOK_ALIKES, DrawnFilm, DrawnFilms, Recipe
+    from .styles import HELD_OUT, Pictures, open_pictures
+
+_HOMES = {
+    "LOOK_ALIKES": "films",
+    "DrawnFilm": "films",
+    "DrawnFilms": "films",
+    "Recipe": "films",
+    "HELD_OUT": "styles",
+    "Pictures": "styles",
+    "open_pictures": "styles",
+}
 
 __all__ = ["HELD_OUT", "LOOK_ALIKES", "DrawnFilm", "DrawnFilms", "Pictures", "Recipe", "open_pictures"]
+
+
+def __getattr__(name: str) -> Any:
+    # torch takes seconds to import, which the commands' `--help` should not.
+    if name in _HOMES:
+        return getattr(import_module(f".{_HOMES[name]}", __name__), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -22,7 +22,6 @@ import typer
 
 from peav import console
 from peav.errors import UserError, shown
-from peav.media import temporary_sibling
 
 from .styles import require_extra
 from .vocabulary import all_codes
@@ -190,6 +189,8 @@ def _filled(image: np.ndarray) -> np.ndarray:
 
 def _save(path: Path, image: np.ndarray) -> None:
     from PIL import Image
+
+    from peav.media import temporary_sibling
 
     temporary = temporary_sibling(path)
     try:

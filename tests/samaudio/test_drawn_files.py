@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 from dataclasses import replace
 
@@ -138,6 +139,12 @@ def test_without_its_extra_the_commands_name_it(missing, pool, folder, tmp_path,
     assert collect_main([str(tmp_path / "pictures"), f"noto={folder / 'noto'}"]) == 2
     assert capsys.readouterr().err.count('pip install "samaudio[drawn]"') == 2
     assert not list(tmp_path.iterdir())
+
+
+def test_help_does_not_wait_for_torch():
+    code = ("import sys; from samaudio.drawn.__main__ import main; from samaudio.drawn import collect\n"
+            "main(['--help']); collect.main(['--help']); sys.exit('torch' in sys.modules)")
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=120).returncode == 0
 
 
 def test_alike_on_the_command_line(pool, folder, tmp_path):
