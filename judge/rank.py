@@ -29,6 +29,9 @@ _TINY = 1e-9  # the same for any other measure
 class RankWeights:
     """How much each measure counts; 0 leaves it out, below 0 turns it around.
 
+    The defaults are measured (docs/judge.md): what overall says is hardly ever made better by similarity, which is there
+    to tell candidates apart where there is no overall, as for a prompt that is not words.
+
     Raises:
         UserError: a weight is not finite, or all are 0.
     """
@@ -37,7 +40,7 @@ class RankWeights:
     recall: float = 0.0
     precision: float = 0.0
     faithfulness: float = 0.0
-    similarity: float = 0.5
+    similarity: float = 0.1
 
     def __post_init__(self) -> None:
         for name, value in asdict(self).items():

@@ -14,9 +14,9 @@ from judge.verdict import Verdict, limited, measures
 
 from .result import Candidate, Quality
 
-# How much counts what the Judge says, how much what came out sounds like the prompt, and how much what the separator
-# itself expects; measured by benchmarks/reranking.py.
-WITH_JUDGE = {"overall": 1.0, "similarity": 0.5, "confidence": 1.0}
+# What the Judge says; without one, what came out sounding like the prompt and what the separator itself expects, alike.
+# Measured by benchmarks/reranking.py.
+WITH_JUDGE = {"overall": 1.0, "similarity": 0.1}
 ALONE = {"similarity": 1.0, "confidence": 1.0}
 
 
