@@ -29,8 +29,8 @@ _TINY = 1e-9  # the same for any other measure
 class RankWeights:
     """How much each measure counts; 0 leaves it out, below 0 turns it around.
 
-    The defaults are measured (docs/judge.md): similarity hardly ever makes better what overall says. It is there to tell
-    candidates apart where there is no overall, as for a prompt that is not words.
+    The defaults are measured (docs/judge.md): similarity hardly ever makes better what overall says. It tells apart
+    candidates that have no overall, as for a prompt that is not words.
 
     Raises:
         UserError: a weight is not finite, or all are 0.
