@@ -118,8 +118,8 @@ def markdown(result: dict) -> str:
     told = [", ".join(f"{name} {value:g}" for name, value in weights.items() if value)
             for weights in (result["shipped_weights"], result["searched_weights"])]
     lines += ["", f"Shipped weights: {told[0]}. Best of the grid over all items: {told[1]}."]
-    lines += ["", "A Judge that compares with what the same separator makes of the mixture (docs/judge-training.md) mostly "
-              "finds what the separator put first; its use is to choose among the outputs of others."]
+    lines += ["", "A Judge that compares with what the same separator makes of the mixture (docs/judge-training.md) "
+              "mostly finds what the separator put first; its use is to choose among the outputs of others."]
     return "\n".join(lines) + "\n"
 
 
