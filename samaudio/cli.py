@@ -116,6 +116,10 @@ def separate(
         int,
         typer.Option(min=1, metavar="N", help="Try this many separations of each sound and keep the best one."),
     ] = 1,
+    judge: Annotated[
+        bool,
+        typer.Option("--judge/--no-judge", help="Score what comes out and choose candidates by that; or be faster."),
+    ] = True,
     seed: Annotated[
         int, typer.Option(min=0, metavar="N", help="The same seed gives the same output on the same machine.")
     ] = 0,
@@ -175,7 +179,7 @@ def separate(
 
     import samaudio
 
-    separator = samaudio.load(model, device=device)
+    separator = samaudio.load(model, device=device, judge=judge)
     report.begin(separator.name, str(separator.device))
     for number, path in enumerate(possible, 1):
         title = path.name if len(possible) == 1 else f"{number}/{len(possible)} {path.name}"

@@ -23,7 +23,7 @@ from peav import media
 from samaudio import cli
 from samaudio.files import safe_name, stem_files, stem_paths
 from samaudio.prompts import Example, Span, Text, describe
-from samaudio.result import FileResult, Scores
+from samaudio.result import FileResult, Quality, Scores
 
 RATE = 16_000
 NAN = float("nan")
@@ -78,7 +78,7 @@ def stub(monkeypatch, tmp_path):
     """The command in an empty folder, with a stub for the model."""
     separator = StubSeparator()
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(samaudio, "load", lambda model=None, device="auto": separator)
+    monkeypatch.setattr(samaudio, "load", lambda model=None, device="auto", judge=True: separator)
     return separator
 
 
@@ -86,7 +86,7 @@ def stub(monkeypatch, tmp_path):
 def real(monkeypatch, stub):
     """The command with everything that is real but the model, which knows "low" and "high"."""
     separator = samaudio.Separator(FakeModel(), "fake")
-    monkeypatch.setattr(samaudio, "load", lambda model=None, device="auto": separator)
+    monkeypatch.setattr(samaudio, "load", lambda model=None, device="auto", judge=True: separator)
     return separator
 
 
@@ -142,6 +142,21 @@ def test_a_bad_file_is_one_line_and_nothing_written(real, capfd, kind):
     make, expected = BAD_FILES[kind]
     make(Path("bad.wav"))
     refused(["bad.wav", "-p", "guitar"], capfd, expected)
+
+
+@pytest.mark.parametrize(("arguments", "judge"), [([], True), (["--no-judge"], False)], ids=["by default", "left out"])
+def test_the_judge_scores_unless_it_is_left_out(monkeypatch, stub, mix, arguments, judge):
+    asked = []
+    monkeypatch.setattr(samaudio, "load", lambda model=None, device="auto", judge=True: asked.append(judge) or stub)
+    assert cli.main([str(mix), "-p", "guitar", *arguments]) == 0
+    assert asked == [judge]
+
+
+def test_what_the_judge_says_is_printed():
+    quality = Quality(overall=3.04, recall=4.0)
+    scores = Scores(float("nan"), 0.9, 0.5, quality)
+    result = FileResult(Path("a.wav"), Path("b.wav"), "dog", True, scores, [], 1.0, RATE, 1)
+    assert "presence 0.90  judged 3.0 of 5" in cli._lines(Path("mix.wav"), result, None)[0]
 
 
 BAD_REQUESTS = {
