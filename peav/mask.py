@@ -191,9 +191,10 @@ def hints_of(frames: Tensor, named: Tensor) -> Tensor:
 
     Args:
         frames: unit vectors ``[B, N, E]`` of its frame-level head on the mixture.
-        named: the query's unit vectors ``[B, E]`` in the same space; rows of NaN, or None, agree with nothing.
+        named: the query's unit vectors in the same space, ``[B, E]``, or ``[B, N, E]`` of a query that changes with
+            time, such as an object in a film; NaN agrees with nothing.
     """
     E = frames.shape[-1]
-    agreement = (frames * named[:, None]).nan_to_num(0.0)
+    agreement = (frames * (named[:, None] if named.dim() == 2 else named)).nan_to_num(0.0)
     # Scaled to entries of order one, as the network's own features are.
     return torch.cat((frames * E**0.5, agreement * E), dim=-1).transpose(1, 2)

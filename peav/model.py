@@ -89,6 +89,9 @@ class PEAV(nn.Module):
         if config.frames:
             widths |= {"frame": audio, "text_frame": text}
             pairs.append("text_frame")
+            if self.video is not None:
+                widths["video_frame"] = self.video.proj.out_features
+                pairs.append("video_frame")
         for name, width in widths.items():
             self.add_module(f"{name}_head", Head(width, config.output_dim))
         for name in pairs:
@@ -144,7 +147,8 @@ class PEAV(nn.Module):
     # -- parts ------------------------------------------------------------------------------------------------
 
     def head(self, name: str, x: Tensor) -> Tensor:
-        """Embeddings ``[..., E]`` of pooled tower outputs; ``name`` as in `PEAVOutput`, or frame and text_frame."""
+        """Embeddings ``[..., E]`` of pooled tower outputs; ``name`` as in `PEAVOutput`, or of the frame level: frame,
+        text_frame and video_frame, which read frames of the audio tower, text vectors and frames of the video tower."""
         found = getattr(self, f"{name}_head")(x)
         return F_.normalize(found.float(), dim=-1) if self.config.normalise else found
 

@@ -148,7 +148,7 @@ class VideoTower(nn.Module):
         images = video[keep].to(self.proj.weight)
         found = [F_.normalize(self.vision(part), dim=-1) for part in images.split(_IMAGES_AT_ONCE)]
         features = self.proj.weight.new_zeros(B, N, self.proj.in_features)
-        features[keep] = torch.cat(found)
+        features[keep] = torch.cat(found).to(features)
         return features
 
     def forward(self, features: Tensor, mask: Tensor | None = None) -> Encoded:

@@ -102,6 +102,40 @@ def separate(
         Path | None,
         typer.Option(metavar="FILE", help="A recording of the same kind of sound, alone or with one prompt."),
     ] = None,
+    click: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="X,Y@SECONDS",
+            help="A point of a film's picture on what makes the sound, in pixels from the upper left, and when. "
+            "Repeatable; alone or with one prompt.",
+        ),
+    ] = None,
+    not_click: Annotated[
+        list[str] | None,
+        typer.Option("--not-click", metavar="X,Y@SECONDS", help="A point on what does not belong to it. Repeatable."),
+    ] = None,
+    box: Annotated[
+        list[str] | None,
+        typer.Option(metavar="X0,Y0,X1,Y1@SECONDS", help="A rectangle around what makes the sound. Repeatable."),
+    ] = None,
+    object_mask: Annotated[
+        Path | None,
+        typer.Option("--mask", metavar="FILE", help="A picture or film that is white on what makes the sound."),
+    ] = None,
+    background_mask: Annotated[
+        Path | None,
+        typer.Option("--background-mask", metavar="FILE", help="One that is white on all else."),
+    ] = None,
+    whole_picture: Annotated[
+        bool, typer.Option("--whole-picture", help="What is asked for is what all of the film's picture shows.")
+    ] = False,
+    segmenter: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="A folder or hub id of a SAM 2 or SAM 3 model that follows clicks. Default: GrabCut and optical flow.",
+        ),
+    ] = None,
     out: Annotated[
         Path,
         typer.Option(
@@ -158,12 +192,15 @@ def separate(
 
     separate mix.wav --prompt dog --span 2.0-3.5
 
+    separate clip.mp4 --click 412,230@1.5
+
     A sound that is not there gives a silent target and a line that says so.
 
     Exit codes: 0 done, also when a sound was not heard; 2 something in the request or in a file is wrong
     (one line on stderr says what; with several inputs the others are still done); 130 stopped by Ctrl-C.
     """
-    prompts = _prompts(prompt or (), span or (), example)
+    points = _points(click or (), not_click or (), box or (), object_mask, background_mask, whole_picture)
+    prompts = _prompts(prompt or (), span or (), example, points)
     _check_request(exclude or (), format, out, force and skip_existing)
     inside = _expand(inputs, out)
     console.check_device(device)
@@ -179,7 +216,7 @@ def separate(
 
     import samaudio
 
-    separator = samaudio.load(model, device=device, judge=judge)
+    separator = samaudio.load(model, device=device, judge=judge, segmenter=segmenter)
     report.begin(separator.name, str(separator.device))
     for number, path in enumerate(possible, 1):
         title = path.name if len(possible) == 1 else f"{number}/{len(possible)} {path.name}"
@@ -211,7 +248,40 @@ def separate(
     return report.finish()
 
 
-def _prompts(texts: Sequence[str], spans: Sequence[str], example: Path | None) -> list[tuple[Prompt, ...]]:
+def _points(
+    clicks: Sequence[str],
+    away: Sequence[str],
+    boxes: Sequence[str],
+    object_mask: Path | None,
+    background_mask: Path | None,
+    whole_picture: bool,
+) -> list[Prompt]:
+    """What was pointed at in the picture, all of it on one object."""
+    from samaudio.prompts import Mask, Video
+    from samaudio.visual.parse import parse_box, parse_click
+
+    found: list[Prompt] = [parse_click(text) for text in clicks]
+    found += [parse_click(text, positive=False) for text in away]
+    found += [parse_box(text) for text in boxes]
+    if away and not (clicks or boxes):
+        raise UserError("--not-click alone points at nothing; add a --click or a --box on what makes the sound")
+    if object_mask is not None and background_mask is not None:
+        raise UserError("--mask and --background-mask both give the outline; give one of the two")
+    for path in (object_mask, background_mask):
+        if path is not None and not path.is_file():
+            raise UserError(f"{shown(path)}: no such file; give a picture or a film as the mask")
+    if object_mask is not None or background_mask is not None:
+        found.append(Mask(object=object_mask, background=background_mask))
+    if whole_picture:
+        if found:
+            raise UserError("--whole-picture and a click, box or mask contradict each other; give one of them")
+        found.append(Video())
+    return found
+
+
+def _prompts(
+    texts: Sequence[str], spans: Sequence[str], example: Path | None, points: Sequence[Prompt] = ()
+) -> list[tuple[Prompt, ...]]:
     """One tuple for each sound to take out. Spans hold for every one of them."""
     from samaudio.prompts import Example, Text
 
@@ -226,6 +296,9 @@ def _prompts(texts: Sequence[str], spans: Sequence[str], example: Path | None) -
             raise UserError("--example shows one sound; give it with one --prompt, or alone")
         media.probe(example)
         shared.append(Example(example))
+    if points and len(words) > 1:
+        raise UserError("clicks, boxes and masks point at one sound; give them with one --prompt, or alone")
+    shared += points
     if not words and not shared:
         raise UserError('no prompt; name the sound, for example --prompt "guitar"')
     return [(text, *shared) for text in words.values()] or [tuple(shared)]

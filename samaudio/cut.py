@@ -44,7 +44,13 @@ class Model(Protocol):
     def anchors(self, prompts: Sequence[Prompt], start: float, frames: int) -> Tensor | None: ...
     def encode(self, mixture: Tensor) -> Tensor: ...
     def split(
-        self, mixture: Tensor, latent: Tensor, query: Any, anchors: Tensor | None, hypotheses: int | None = None
+        self,
+        mixture: Tensor,
+        latent: Tensor,
+        query: Any,
+        anchors: Tensor | None,
+        hypotheses: int | None = None,
+        start: float = 0.0,
     ) -> Split: ...
     def similarity(self, query: Any, waveform: Tensor) -> float: ...
 
@@ -113,10 +119,11 @@ class Cutter:
             yield self._piece(chunk, samples, question, split, unwanted, gain)
 
     def _split(self, question: Question, latent: Tensor, chunk: Chunk, heard: Tensor, hypotheses: int) -> Split:
-        anchors = self.model.anchors(question.prompts, chunk.start / self.sample_rate, latent.shape[-1])
+        start = chunk.start / self.sample_rate
+        anchors = self.model.anchors(question.prompts, start, latent.shape[-1])
         # The same random numbers for every question, so that none depends on what else was asked.
         with seeded(self.seed, self.model.device):
-            return self.model.split(heard, latent, question.query, anchors, hypotheses)
+            return self.model.split(heard, latent, question.query, anchors, hypotheses, start)
 
     def _silence(self, chunk: Chunk, question: Question) -> Piece:
         nothing = torch.zeros(self.candidates, *chunk.samples.shape)

@@ -20,7 +20,7 @@ from peav.errors import UserError, shown
 from .chunks import Cutting
 from .cut import Cutter
 from .files import Scratch, StemPaths, clean_termination, folder_for, stem_files
-from .listen import Answer, Clock, Progress, listen
+from .listen import Answer, Clock, listen
 from .prompts import describe
 from .result import FileResult, Scores
 from .spans import check_spans
@@ -43,7 +43,7 @@ class FileJob:
         self.info, self.cutter, self.cutting, self.network = info, cutter, cutting, network
         self.format, self.force = format, force
 
-    def run(self, places: Sequence[StemPaths], progress: Progress | None) -> list[FileResult]:
+    def run(self, places: Sequence[StemPaths], clock: Clock) -> list[FileResult]:
         """Write the two files of every question; ``places`` are in one folder."""
         info, N = self.info, self.cutter.candidates
         answers = [Answer(q.prompts, N, info.sample_rate, self.cutting, self.network) for q in self.cutter.questions]
@@ -55,7 +55,6 @@ class FileJob:
                 scratches[i].write(samples)
 
             with media.stream(info.path, info.sample_rate) as blocks:
-                clock = Clock(progress, info.sample_rate, info.frames)
                 listen(self.cutter, self.cutting, blocks, answers, take, clock)
             for question in (*self.cutter.questions, *self.cutter.exclude):
                 check_spans(question.prompts, answers[0].frames / info.sample_rate)

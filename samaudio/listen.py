@@ -24,16 +24,39 @@ Progress = Callable[[float, float | None], None]
 
 
 class Clock:
-    """Tells the caller how far the work is."""
+    """Tells the caller how far the work is. What is done beforehand counts as seconds too, ``before`` of them."""
 
-    def __init__(self, progress: Progress | None, sample_rate: int, frames: int | None):
-        self._progress, self._rate = progress, sample_rate
+    def __init__(self, progress: Progress | None, sample_rate: int, frames: int | None, before: float = 0.0):
+        self._progress, self._rate, self._before = progress, sample_rate, before
         self._total = None if frames is None else frames / sample_rate
 
     def __call__(self, frames: int) -> None:
         if self._progress is not None:
             done = frames / self._rate
-            self._progress(done if self._total is None else min(done, self._total), self._total)
+            if self._total is None:
+                self._progress(done, None)
+            else:
+                self._progress(self._before + min(done, self._total), self._before + self._total)
+
+    def preparing(self, tasks: int) -> Callable[[float], None]:
+        """For ``tasks`` that come first, each as long as the recording: told the share of one that is done, 0 to 1,
+        it moves on when that falls back."""
+        finished, last = 0, 0.0
+
+        def tell(share: float) -> None:
+            nonlocal finished, last
+            finished += share < last
+            last = share
+            if self._progress is not None and self._total is not None:
+                self._progress(min(finished + share, tasks) * self._total, (tasks + 1) * self._total)
+
+        return tell
+
+    def after(self, tasks: int) -> Clock:
+        """The clock for what comes after so many tasks."""
+        if self._total is None or not tasks:
+            return self
+        return Clock(self._progress, self._rate, round(self._total * self._rate), tasks * self._total)
 
 
 class Answer:

@@ -6,6 +6,7 @@ Axes: ``C`` channels, ``T`` samples at the model's rate, ``K`` hypotheses, ``F``
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,7 @@ from peav.towers import Encoded
 
 from .mask import ANYWHERE, INSIDE, OUTSIDE, MaskOutput, MaskSeparator, hints_of
 from .prompts import Example, Prompt, Span, Text
+from .sight import Sight, watch
 
 EXAMPLE_SECONDS = 60.0  # of an example are heard
 EVIDENCE = ("head", "level", "frame")  # what presence is judged by, see `MaskModel.evidence`
@@ -46,10 +48,21 @@ class Split:
 @dataclass
 class Query:
     """What prompts say, in the embedder's spaces: unit vectors ``clip [E]``, NaN when nothing was named, and
-    ``frame [E]`` in that of its frame-level head, None without one."""
+    ``frame [E]`` in that of its frame-level head, None without one. ``sight`` is what was pointed at in a film, whose
+    clock is ``offset`` seconds ahead of the recording's."""
 
     clip: Tensor
     frame: Tensor | None = None
+    sight: Sight | None = None
+    offset: float = 0.0
+
+    def named(self, times: Tensor) -> Tensor | None:
+        """What is asked for at ``times [N]`` of the recording, seconds: ``[E]``, or ``[N, E]`` where that changes; None
+        when nothing was named at the level of frames."""
+        if self.sight is None:
+            return self.frame
+        seen = self.sight.at(times.cpu() + self.offset).to(self.clip)
+        return seen if self.frame is None else nn.functional.normalize(seen + self.frame, dim=-1)
 
 
 UNHEARD = -3.0  # log-odds below which the embedder's frame-level head has not heard a sound
@@ -88,20 +101,36 @@ class MaskModel(nn.Module):
         return self.separator.no_query.device
 
     @torch.inference_mode()
-    def query(self, prompts: Sequence[Prompt]) -> Query:
-        """What the prompts say, in the embedder's spaces; NaN when they only name times."""
+    def query(self, prompts: Sequence[Prompt], sight: Sight | None = None, offset: float = 0.0) -> Query:
+        """What the prompts say, in the embedder's spaces; NaN when they only name times.
+
+        Args:
+            sight: what those of them that point at something show, see :meth:`watch`.
+            offset: seconds from the start of the film to that of the recording.
+        """
         texts = [p.text.strip() for p in prompts if isinstance(p, Text)]
         examples = [self._hear(prompt) for prompt in prompts if isinstance(prompt, Example)]
         vectors = self.embedder.text_vectors(texts) if texts else None
         clips = [] if vectors is None else [self.embedder.text_embedding(vectors)]
         clips += [self.embedder.head("audio", found.pooled).mean(0, keepdim=True) for found in examples]
+        clips += [] if sight is None else [sight.clip.to(self.device)[None]]
         if not clips:
             return Query(torch.full((self.separator.config.query_dim,), torch.nan, device=self.device))
         if not self.embedder.has_frames:
-            return Query(_joined(clips))
+            return Query(_joined(clips), None, sight, offset)
         frames = [] if vectors is None else [self.embedder.text_embedding(vectors, "frame")]
         frames += [self.embedder.head("frame", found.frames).mean(1) for found in examples]
-        return Query(_joined(clips), _joined(frames))
+        return Query(_joined(clips), _joined(frames) if frames else None, sight, offset)
+
+    @property
+    def sees(self) -> bool:
+        """Whether :meth:`watch` is there."""
+        return self.embedder.config.sees and self.embedder.has_frames
+
+    def watch(self, film: str | os.PathLike, prompts: Sequence[Prompt], **how: Any) -> Sight:
+        """Follow what the prompts point at through a film; see `samaudio.sight.watch`."""
+        close_up = self.settings.get("close_up")
+        return watch(self.embedder, film, prompts, close_up=tuple(close_up) if close_up else None, **how)
 
     def _hear(self, prompt: Example) -> Encoded:
         """What the audio tower makes of an example's first minute, in windows of ten seconds, silent ones left out."""
@@ -146,47 +175,65 @@ class MaskModel(nn.Module):
         query: Query,
         anchors: Tensor | None,
         hypotheses: int | None = None,
+        start: float = 0.0,
     ) -> Split:
-        """Divide ``mixture [C, T]``, whose latent is ``[C, D, F]``, by a query.
+        """Divide ``mixture [C, T]``, whose latent is ``[C, D, F]``, by a query. ``start`` is where in the recording it
+        begins, seconds.
 
         Only the first ``hypotheses`` are decoded, which is where the time goes; None decodes all ``K``. What is not
         decoded as target is the residual, as in training.
         """
         C, T = mixture.shape
         marks = anchors if anchors is not None else torch.full(latent.shape[-1:], ANYWHERE, device=latent.device)
-        out = self.ask(latent, query, marks)
+        out = self.ask(latent, query, marks, start)
         K = min(hypotheses or self.hypotheses, self.hypotheses)
         waves = self.codec.decode(out.target[:, :K].flatten(0, 1), length=T).view(C, K, T).transpose(0, 1)
         heard = audible(latent)
         # A sound that is in one channel only is there: the most certain channel speaks for all that can be heard.
         return Split(waves, mixture.to(waves) - waves, out.activity[heard].sigmoid().amax(0),
-                     self._presence(latent, out, query), out.confidence[heard].softmax(-1).mean(0)[:K])
+                     self._presence(latent, out, query, start), out.confidence[heard].softmax(-1).mean(0)[:K])
 
-    def ask(self, latent: Tensor, query: Query, anchors: Tensor | None = None) -> MaskOutput:
+    def ask(
+        self, latent: Tensor, query: Query, anchors: Tensor | None = None, start: float = 0.0
+    ) -> MaskOutput:
         """The separator's answer for latents ``[C, D, F]``; ``anchors [F]`` as of :meth:`anchors`."""
         C = len(latent)
         hints = None
         if self.separator.config.hint_dim:
             frames = self._frames(latent)
-            named = torch.full_like(frames[0, 0], torch.nan) if query.frame is None else query.frame
-            hints = hints_of(frames, named.expand(C, -1))
+            named = query.named(self._times(frames, start))
+            if named is None:
+                named = torch.full_like(frames[0, 0], torch.nan)
+            hints = hints_of(frames, named.expand(C, *named.shape))
         marks = None if anchors is None else anchors.expand(C, -1)
         return self.separator(latent, query.clip.expand(C, -1), marks, hints)
 
-    def evidence(self, latent: Tensor, out: MaskOutput, query: Query) -> Tensor:
+    def _times(self, frames: Tensor, start: float) -> Tensor:
+        """Middles of the embedder's frames ``[C, N, E]``, seconds ``[N]``."""
+        return start + (torch.arange(frames.shape[1]) + 0.5) * self.embedder.frame_seconds
+
+    def evidence(self, latent: Tensor, out: MaskOutput, query: Query, start: float = 0.0) -> Tensor:
         """What presence is judged by ``[P]``: the separator's presence head in the most certain channel (log-odds);
         the level of the first hypothesis' target relative to the mixture (dB); and, where the embedder has a
         frame-level head, how sure that is of the sound where it is surest (log-odds)."""
         heard = audible(latent)
         level = out.target[:, 0].square().sum() / latent.square().sum().clamp_min(1e-12)
         found = [out.presence[heard].max(), 10 * level.clamp_min(1e-6).log10()]
-        if query.frame is not None:
-            odds = self.embedder.frame_pairs(self._frames(latent)[heard], query.frame[None])[:, 0]
+        if query.frame is not None or query.sight is not None:
+            odds = self._odds(self._frames(latent)[heard], query, start)
             # Not the single highest token: one in a long stretch is high by chance.
             surest = odds.topk(min(odds.shape[1], max(3, odds.shape[1] // 20)), dim=1).values
             # How far below that it lies tells more of the recording (rain over a voice) than of the question.
             found.append(surest.mean(1).max().clamp(min=UNHEARD))
         return torch.stack(found)
+
+    def _odds(self, frames: Tensor, query: Query, start: float) -> Tensor:
+        """Log-odds ``[C, N]`` that what is asked for sounds in frames ``[C, N, E]``: by its words or, without any, by
+        what is seen of it."""
+        if query.frame is not None:
+            return self.embedder.frame_pairs(frames, query.frame[None])[:, 0]
+        scale, bias = (self.embedder.scalar(f"video_frame_logit_{name}") for name in ("scale", "bias"))
+        return (frames * query.named(self._times(frames, start))).sum(-1) * scale + bias
 
     def _frames(self, latent: Tensor) -> Tensor:
         """Frame embeddings ``[C, N, E]`` of a latent; those of the last one are kept, as all questions share them."""
@@ -196,9 +243,11 @@ class MaskModel(nn.Module):
             self._last_frames = last
         return last[1]
 
-    def _presence(self, latent: Tensor, out: MaskOutput, query: Query) -> float:
+    def _presence(self, latent: Tensor, out: MaskOutput, query: Query, start: float) -> float:
         weights = {"head": 1.0, "level": 0.0, "frame": 0.0, "bias": 0.0} | self.settings.get("presence", {})
-        found = dict(zip(EVIDENCE, self.evidence(latent, out, query).tolist(), strict=False))
+        if query.sight is not None and query.frame is None:  # calibrated by themselves: a look says less than a word
+            weights |= self.settings.get("presence_seen", {})
+        found = dict(zip(EVIDENCE, self.evidence(latent, out, query, start).tolist(), strict=False))
         odds = sum(weights[name] * value for name, value in found.items()) + weights["bias"]
         return 1 / (1 + math.exp(-max(-60.0, min(60.0, odds))))
 

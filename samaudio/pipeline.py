@@ -26,9 +26,11 @@ from .chunks import CHUNK_SECONDS, Cutting
 from .cut import Cutter, Model, Question
 from .filejob import FileJob, skipped
 from .listen import Answer, Clock, Progress, listen
-from .prompts import Example, Prompt, Span, Text, VisualPrompt, as_prompts, describe
+from .prompts import Prompt, as_prompts, describe
 from .result import FileResult, Result
+from .sight import pointed
 from .spans import check_spans
+from .viewer import Viewer
 
 AnyPrompt = str | Prompt | Sequence[str | Prompt]
 _Prompts = tuple[Prompt, ...]
@@ -36,7 +38,13 @@ _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 PACKAGED = Path(__file__).parent / "weights" / "mini"
 
 
-def load(model: str | os.PathLike | None = None, device: str = "auto", *, judge: bool = True) -> Separator:
+def load(
+    model: str | os.PathLike | None = None,
+    device: str = "auto",
+    *,
+    judge: bool = True,
+    segmenter: str | os.PathLike | None = None,
+) -> Separator:
     """A separator, ready to use.
 
     Args:
@@ -44,6 +52,8 @@ def load(model: str | os.PathLike | None = None, device: str = "auto", *, judge:
             is downloaded on first use.
         device: ``auto`` takes CUDA, then MPS, then the CPU; or the name of one.
         judge: let the model's Judge, where it has one, score what comes out and choose among candidates.
+        segmenter: folder or hub id of a SAM 2 or SAM 3 model that follows what is clicked on in a film; GrabCut with
+            optical flow by default.
 
     Raises:
         UserError: there is no such model or device, or the model is damaged.
@@ -54,13 +64,14 @@ def load(model: str | os.PathLike | None = None, device: str = "auto", *, judge:
     if model is None:
         if not PACKAGED.is_dir():
             raise UserError("the model inside the package is missing; reinstall it, or name a model folder")
-        return Separator(load_model(PACKAGED, chosen), PACKAGED.name, _judge(PACKAGED, chosen) if judge else None)
+        network = _judge(PACKAGED, chosen) if judge else None
+        return Separator(load_model(PACKAGED, chosen), PACKAGED.name, network, segmenter)
     folder = Path(model)
     if not os.path.isdir(folder):  # noqa: PTH112 unlike Path.is_dir, it never raises
         if not _HUB_ID.fullmatch(str(model)):
             raise UserError(f"{shown(model)}: no such model; give a folder, or a hub id such as org/name")
         folder = _download(str(model))
-    return Separator(load_model(folder, chosen), str(model), _judge(folder, chosen) if judge else None)
+    return Separator(load_model(folder, chosen), str(model), _judge(folder, chosen) if judge else None, segmenter)
 
 
 def _judge(folder: Path, device: torch.device) -> JudgeModel | None:
@@ -84,8 +95,15 @@ def _download(name: str) -> Path:
 class Separator:
     """A model with everything around it that turns recordings into stems."""
 
-    def __init__(self, model: Model, name: str, network: JudgeModel | None = None):
+    def __init__(
+        self,
+        model: Model,
+        name: str,
+        network: JudgeModel | None = None,
+        segmenter: str | os.PathLike | None = None,
+    ):
         self.model, self.name, self.network = model, name, network
+        self.viewer = Viewer(model, segmenter)
 
     @property
     def sample_rate(self) -> int:
@@ -152,6 +170,8 @@ class Separator:
         C, T = mixture.shape
         for question in (*asked, *kept_out):
             check_spans(question, T / rate)
+        recording = Path(audio) if isinstance(audio, (str, os.PathLike)) else None
+        queries, clock = self._queries(recording, asked, kept_out, Clock(progress, rate, T))
         cutting = Cutting.of_seconds(rate, chunk_seconds)
         answers = [Answer(question, candidates, rate, cutting, self.network) for question in asked]
         found = [torch.empty(candidates, C, T) for _ in answers]
@@ -162,8 +182,8 @@ class Separator:
             found[i][..., at[i] : at[i] + n] = samples
             at[i] += n
 
-        cutter = self._cutter(rate, asked, kept_out, candidates, seed)
-        listen(cutter, cutting, mixture.split(rate, dim=-1), answers, take, Clock(progress, rate, T))
+        cutter = Cutter(self.model, rate, *queries, candidates, seed)
+        listen(cutter, cutting, mixture.split(rate, dim=-1), answers, take, clock)
         return [answer.result(self.model, mixture, targets) for answer, targets in zip(answers, found, strict=True)]
 
     @torch.no_grad()
@@ -215,17 +235,41 @@ class Separator:
         todo = [i for i, done in enumerate(complete) if not done]
         made: dict[int, FileResult] = {}
         if todo:
-            cutter = self._cutter(info.sample_rate, [asked[i] for i in todo], kept_out, candidates, seed)
+            clock = Clock(progress, info.sample_rate, info.frames)
+            queries, clock = self._queries(path, [asked[i] for i in todo], kept_out, clock, info.start_seconds)
+            cutter = Cutter(self.model, info.sample_rate, *queries, candidates, seed)
             cutting = Cutting.of_seconds(info.sample_rate, chunk_seconds)
             job = FileJob(info, cutter, cutting, format, force or skip_existing, self.network)
-            made = dict(zip(todo, job.run([every[i] for i in todo], progress), strict=True))
+            made = dict(zip(todo, job.run([every[i] for i in todo], clock), strict=True))
         return [made[i] if i in made else skipped(every[i], names[i]) for i in range(len(asked))]
 
-    def _cutter(self, rate: int, asked: list[_Prompts], kept_out: list[_Prompts], candidates: int, seed: int) -> Cutter:
-        def questions(items: list[_Prompts]) -> list[Question]:
-            return [Question(item, self.model.query(item)) for item in items]
-
-        return Cutter(self.model, rate, questions(asked), questions(kept_out), candidates, seed)
+    def _queries(
+        self,
+        recording: Path | None,
+        asked: list[_Prompts],
+        kept_out: list[_Prompts],
+        clock: Clock,
+        start: float | None = None,
+    ) -> tuple[tuple[list[Question], list[Question]], Clock]:
+        """What the model makes of the questions and of what to keep out, and the clock for what comes next. What is
+        pointed at in a film is followed through it first, which counts as much of the work as all the rest."""
+        films = [question for question in (*asked, *kept_out) if pointed(question)]
+        if films and not self.viewer.sees:
+            raise UserError(f"{describe(pointed(films[0]))}: this model does not see; name the sound, or say when it happens")
+        tell = clock.preparing(len(films)) if films else None
+        if films and start is None and recording is not None:
+            start = media.probe(recording).start_seconds
+        found: list[list[Question]] = []
+        for questions in (asked, kept_out):
+            made = []
+            for items in questions:
+                if not pointed(items):
+                    made.append(Question(items, self.model.query(items)))
+                    continue
+                sight, offset = self.viewer(recording, items, start or 0.0, tell)
+                made.append(Question(items, self.model.query(items, sight, offset)))
+            found.append(made)
+        return (found[0], found[1]), clock.after(len(films))
 
     def _check_options(self, candidates: int, chunk_seconds: float) -> None:
         K = self.model.hypotheses
@@ -237,13 +281,11 @@ class Separator:
 
 def _each(prompts: Sequence[AnyPrompt], allow_none: bool = False) -> list[_Prompts]:
     """One tuple of prompts per sound."""
-    if isinstance(prompts, (str, Text, Span, Example)):  # one sound, by those who forget the brackets
+    if isinstance(prompts, (str, Prompt)):  # one sound, by those who forget the brackets
         prompts = [prompts]
     found = [as_prompts(prompt) for prompt in prompts]
     if not found and not allow_none:
         raise UserError('no prompt; name the sound, for example "guitar"')
-    for pointed in (prompt for question in found for prompt in question if isinstance(prompt, VisualPrompt)):
-        raise UserError(f"{describe([pointed])}: this model does not see; name the sound, or say when it happens")
     return found
 
 

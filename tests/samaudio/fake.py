@@ -61,7 +61,8 @@ class FakeModel:
         padded = torch.nn.functional.pad(mixture, (0, -mixture.shape[-1] % HOP))
         return padded.unflatten(-1, (-1, HOP)).transpose(1, 2)
 
-    def split(self, heard: Tensor, latent: Tensor, query: Tensor, anchors: Tensor | None, hypotheses=None) -> Split:
+    def split(self, heard: Tensor, latent: Tensor, query: Tensor, anchors: Tensor | None, hypotheses=None,
+              start: float = 0.0) -> Split:
         mixture = latent.transpose(1, 2).flatten(1)
         low, high = _bands(mixture)
         nothing = torch.zeros_like(mixture)
