@@ -255,7 +255,8 @@ class Separator:
         pointed at in a film is followed through it first, which counts as much of the work as all the rest."""
         films = [question for question in (*asked, *kept_out) if pointed(question)]
         if films and not self.viewer.sees:
-            raise UserError(f"{describe(pointed(films[0]))}: this model does not see; name the sound, or say when it happens")
+            what = describe(pointed(films[0]))
+            raise UserError(f"{what}: this model does not see; name the sound, or say when it happens")
         tell = clock.preparing(len(films)) if films else None
         if films and start is None and recording is not None:
             start = media.probe(recording).start_seconds

@@ -27,7 +27,6 @@ from peav.vision import VisionConfig, VisionTransformer
 from .drawn import DrawnFilms, Recipe, open_pictures
 from .drawn.views import GEOMETRY, NAMES, StillBatches, stills
 
-
 _REMEMBERED = 150  # batches for replay
 
 
