@@ -31,7 +31,8 @@ ANYWHERE, OUTSIDE, INSIDE = 0, 1, 2  # what a time span says of a frame
 @dataclass(frozen=True)
 class MaskConfig:
     """Sizes of the separator. ``dilations``: one convolution block each; an attention layer after every
-    ``attention_every`` of them. ``hint_dim``: width of the embedder's frame embeddings, 0 to do without them."""
+    ``attention_every`` of them. ``hint_dim``: width of the embedder's frame embeddings, 0 to do without them.
+    ``sight``: reads what was pointed at in a film by weights of its own, so that words are read as ever."""
 
     latent_dim: int
     query_dim: int
@@ -41,6 +42,7 @@ class MaskConfig:
     num_heads: int = 4
     hypotheses: int = 4
     hint_dim: int = 0
+    sight: bool = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "dilations", tuple(self.dilations))
@@ -111,6 +113,13 @@ class MaskSeparator(nn.Module):
         # Queries are unit vectors, so their entries are tiny; without the norm at the end every prompt would look
         # the same to the layers for thousands of steps.
         self.query = nn.Sequential(nn.Linear(config.query_dim, W), nn.SiLU(), nn.Linear(W, W), nn.LayerNorm(W))
+        if config.sight:
+            if not config.hint_dim:
+                raise ValueError("sight needs hints; give a hint_dim")
+            self.seen_query = nn.Sequential(
+                nn.Linear(config.query_dim, W), nn.SiLU(), nn.Linear(W, W), nn.LayerNorm(W))
+            self.seen_hints = nn.Conv1d(2 * config.hint_dim, W, 1)
+            self.look_like_words()
         # Stands for "no words given": the span alone says what is meant.
         self.no_query = nn.Parameter(torch.randn(config.query_dim) * config.query_dim**-0.5)
         self.blocks = nn.ModuleList(FilmConv(W, d) for d in config.dilations)
@@ -121,6 +130,11 @@ class MaskSeparator(nn.Module):
         self.masks = nn.ModuleList(nn.Conv1d(W, 2 * D, 1) for _ in range(K))
         self.activity = nn.Conv1d(W, 1, 1)
         self.summary = nn.Sequential(nn.Linear(3 * W, W), nn.SiLU(), nn.Linear(W, 1 + K))
+
+    def look_like_words(self) -> None:
+        """Begin to read what is seen as words are read."""
+        self.seen_query.load_state_dict(self.query.state_dict())
+        self.seen_hints.load_state_dict(self.hints.state_dict())
 
     def save(self, folder: str | Path, dtype: torch.dtype = torch.float16) -> None:
         """Write ``config.json`` and the weights, floats stored as ``dtype``.
@@ -143,30 +157,46 @@ class MaskSeparator(nn.Module):
         return separator
 
     def forward(
-        self, latent: Tensor, query: Tensor | None, anchors: Tensor | None = None, hints: Tensor | None = None
+        self,
+        latent: Tensor,
+        query: Tensor | None,
+        anchors: Tensor | None = None,
+        hints: Tensor | None = None,
+        seen: tuple[Tensor, Tensor] | None = None,
     ) -> MaskOutput:
         """Args:
             latent: ``[B, D, F]``.
             query: unit vectors ``[B, E]``; rows of NaN, or None, mean that nothing was named.
             anchors: ``[B, F]`` with ANYWHERE, OUTSIDE or INSIDE; None means ANYWHERE.
             hints: ``[B, 2 * hint_dim, N]``, see `hints_of`; None means that there are none.
+            seen: the same two of what was pointed at in a film, unit vectors ``[B, E]`` and hints; together with words
+                both count half.
 
         Raises:
-            ValueError: hints are given to a separator made without (``hint_dim`` 0).
+            ValueError: hints are given to a separator made without (``hint_dim`` 0), or ``seen`` to one without sight.
         """
         B, D, F = latent.shape
         x = self.features(log_features(latent))
         if anchors is None:
             anchors = torch.full((B, F), ANYWHERE, device=x.device)
         x = x + self.anchors(anchors).transpose(1, 2)
-        if hints is not None:
-            if not self.config.hint_dim:
-                raise ValueError("this separator takes no hints: its hint_dim is 0")
-            x = x + F_.interpolate(self.hints(hints.to(x.dtype)), F, mode="nearest")
-        if query is None:
-            query = self.no_query.expand(B, -1)
-        query = torch.where(query.isnan(), self.no_query.to(query.dtype), query)
-        q = self.query(query * self.config.query_dim**0.5)
+        if hints is not None and not self.config.hint_dim:
+            raise ValueError("this separator takes no hints: its hint_dim is 0")
+        if seen is not None and not self.config.sight:
+            raise ValueError("this separator was made without sight")
+        told = None if hints is None else self.hints(hints.to(x.dtype))
+        # Queries are unit vectors: scaled to entries of order one.
+        scale = self.config.query_dim**0.5
+        if seen is None:
+            q = self.query(self._named(query, B) * scale)
+        else:
+            q, shown = self.seen_query(seen[0].to(x.dtype) * scale), self.seen_hints(seen[1].to(x.dtype))
+            if query is not None:
+                q = (q + self.query(self._named(query, B) * scale)) / 2
+                shown = shown if told is None else (shown + told) / 2
+            told = shown
+        if told is not None:
+            x = x + F_.interpolate(told, F, mode="nearest")
         angles = rotary_angles(F, self.attention_config.width_per_head, self.attention_config.rope_theta, x.device)
         for i, block in enumerate(self.blocks, 1):
             x = block(x, q)
@@ -184,6 +214,11 @@ class MaskSeparator(nn.Module):
         return MaskOutput(target.float(), (whole - target).float(), activity.float(), presence[:, 0].float(),
                           confidence.float())
 
+    def _named(self, query: Tensor | None, batch: int) -> Tensor:
+        """Unit vectors ``[B, E]``, with what stands for "no words" where there are none."""
+        if query is None:
+            return self.no_query.expand(batch, -1)
+        return torch.where(query.isnan(), self.no_query.to(query.dtype), query)
 
 
 def hints_of(frames: Tensor, named: Tensor) -> Tensor:

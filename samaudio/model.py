@@ -48,21 +48,26 @@ class Split:
 @dataclass
 class Query:
     """What prompts say, in the embedder's spaces: unit vectors ``clip [E]``, NaN when nothing was named, and
-    ``frame [E]`` in that of its frame-level head, None without one. ``sight`` is what was pointed at in a film, whose
-    clock is ``offset`` seconds ahead of the recording's."""
+    ``frame [E]`` in that of its frame-level head, None without one or without words. ``sight`` is what was pointed at
+    in a film, whose clock is ``offset`` seconds ahead of the recording's."""
 
     clip: Tensor
     frame: Tensor | None = None
     sight: Sight | None = None
     offset: float = 0.0
 
-    def named(self, times: Tensor) -> Tensor | None:
-        """What is asked for at ``times [N]`` of the recording, seconds: ``[E]``, or ``[N, E]`` where that changes; None
-        when nothing was named at the level of frames."""
+    def seen(self, times: Tensor) -> Tensor:
+        """What is seen at ``times [N]`` of the recording, seconds: unit vectors ``[N, E]`` among frames of sound."""
+        assert self.sight is not None
+        return self.sight.at(times.cpu() + self.offset).to(self.clip)
+
+    @property
+    def whole(self) -> Tensor:
+        """All of it as one unit vector ``[E]`` among clips, NaN when there is nothing."""
         if self.sight is None:
-            return self.frame
-        seen = self.sight.at(times.cpu() + self.offset).to(self.clip)
-        return seen if self.frame is None else nn.functional.normalize(seen + self.frame, dim=-1)
+            return self.clip
+        seen = self.sight.clip.to(self.clip)
+        return seen if bool(self.clip.isnan().any()) else nn.functional.normalize(self.clip + seen, dim=-1)
 
 
 UNHEARD = -3.0  # log-odds below which the embedder's frame-level head has not heard a sound
@@ -113,19 +118,19 @@ class MaskModel(nn.Module):
         vectors = self.embedder.text_vectors(texts) if texts else None
         clips = [] if vectors is None else [self.embedder.text_embedding(vectors)]
         clips += [self.embedder.head("audio", found.pooled).mean(0, keepdim=True) for found in examples]
-        clips += [] if sight is None else [sight.clip.to(self.device)[None]]
         if not clips:
-            return Query(torch.full((self.separator.config.query_dim,), torch.nan, device=self.device))
+            nothing = torch.full((self.separator.config.query_dim,), torch.nan, device=self.device)
+            return Query(nothing, None, sight, offset)
         if not self.embedder.has_frames:
             return Query(_joined(clips), None, sight, offset)
         frames = [] if vectors is None else [self.embedder.text_embedding(vectors, "frame")]
         frames += [self.embedder.head("frame", found.frames).mean(1) for found in examples]
-        return Query(_joined(clips), _joined(frames) if frames else None, sight, offset)
+        return Query(_joined(clips), _joined(frames), sight, offset)
 
     @property
     def sees(self) -> bool:
         """Whether :meth:`watch` is there."""
-        return self.embedder.config.sees and self.embedder.has_frames
+        return self.embedder.config.sees and self.separator.config.sight
 
     def watch(self, film: str | os.PathLike, prompts: Sequence[Prompt], **how: Any) -> Sight:
         """Follow what the prompts point at through a film; see `samaudio.sight.watch`."""
@@ -198,15 +203,19 @@ class MaskModel(nn.Module):
     ) -> MaskOutput:
         """The separator's answer for latents ``[C, D, F]``; ``anchors [F]`` as of :meth:`anchors`."""
         C = len(latent)
-        hints = None
+        hints = seen = None
+        named = not bool(query.clip.isnan().any())
         if self.separator.config.hint_dim:
             frames = self._frames(latent)
-            named = query.named(self._times(frames, start))
-            if named is None:
-                named = torch.full_like(frames[0, 0], torch.nan)
-            hints = hints_of(frames, named.expand(C, *named.shape))
+            if query.sight is not None:
+                shown = query.seen(self._times(frames, start)).expand(C, -1, -1)
+                seen = query.sight.clip.to(query.clip).expand(C, -1), hints_of(frames, shown)
+            if named or seen is None:
+                frame = torch.full_like(frames[0, 0], torch.nan) if query.frame is None else query.frame
+                hints = hints_of(frames, frame.expand(C, -1))
         marks = None if anchors is None else anchors.expand(C, -1)
-        return self.separator(latent, query.clip.expand(C, -1), marks, hints)
+        asked = query.clip.expand(C, -1) if named or seen is None else None
+        return self.separator(latent, asked, marks, hints, seen)
 
     def _times(self, frames: Tensor, start: float) -> Tensor:
         """Middles of the embedder's frames ``[C, N, E]``, seconds ``[N]``."""
@@ -233,7 +242,7 @@ class MaskModel(nn.Module):
         if query.frame is not None:
             return self.embedder.frame_pairs(frames, query.frame[None])[:, 0]
         scale, bias = (self.embedder.scalar(f"video_frame_logit_{name}") for name in ("scale", "bias"))
-        return (frames * query.named(self._times(frames, start))).sum(-1) * scale + bias
+        return (frames * query.seen(self._times(frames, start))).sum(-1) * scale + bias
 
     def _frames(self, latent: Tensor) -> Tensor:
         """Frame embeddings ``[C, N, E]`` of a latent; those of the last one are kept, as all questions share them."""
@@ -243,7 +252,7 @@ class MaskModel(nn.Module):
             self._last_frames = last
         return last[1]
 
-    def _presence(self, latent: Tensor, out: MaskOutput, query: Query, start: float) -> float:
+    def _presence(self, latent: Tensor, out: MaskOutput, query: Query, start: float = 0.0) -> float:
         weights = {"head": 1.0, "level": 0.0, "frame": 0.0, "bias": 0.0} | self.settings.get("presence", {})
         if query.sight is not None and query.frame is None:  # calibrated by themselves: a look says less than a word
             weights |= self.settings.get("presence_seen", {})
@@ -256,9 +265,9 @@ class MaskModel(nn.Module):
         """Cosine between a query and the embedding of ``waveform [C, T]`` at the model's rate; NaN for a
         query without words or for silence."""
         mono = waveform.to(self.device).mean(0)
-        if bool(query.clip.isnan().any()) or float(mono.abs().max()) < 1e-6:
+        if bool(query.whole.isnan().any()) or float(mono.abs().max()) < 1e-6:
             return float("nan")
-        return float(self.embedder.embed(audio=[mono])[0] @ query.clip)
+        return float(self.embedder.embed(audio=[mono])[0] @ query.whole)
 
 
 def _joined(found: Sequence[Tensor]) -> Tensor:

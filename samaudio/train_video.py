@@ -124,12 +124,12 @@ def hear(model: PEAV, batch: dict, sentences: SentenceCache, run: Run) -> dict[s
     latents = model.codec.latents(torch.cat((batch["mixture"], batch["stems"]))[:, None])
     with run.autocast():
         sounds = model.audio(latents)
+    pooled, tokens = sounds.pooled.float(), sounds.frames[:B].float()
     words = sentences(batch["phrases"]).to(model.device)
-    clips = model.head("audio", sounds.pooled)
-    return {"mixture": clips[:B], "stems": clips[B:], "pooled": sounds.pooled[:B].float(),
-            "tokens": sounds.frames[:B].float(),
-            "frames": model.head("frame", sounds.frames[:B]), "words": model.text_embedding(words),
-            "frame_words": model.text_embedding(words, "frame")}
+    clips = model.head("audio", pooled)
+    return {"mixture": clips[:B], "stems": clips[B:], "pooled": pooled[:B], "tokens": tokens,
+            "frames": model.head("frame", tokens), "words": model.text_embedding(words),
+            "frame_words": model.text_embedding(words, "frame")}  # fmt: skip
 
 
 def on_tokens(frames: Tensor, count: int) -> Tensor:
