@@ -114,14 +114,26 @@ def watch(
     if found is not None and not bool(found.visible.any()):
         raise UserError(f"{shown(film)}: nothing was found where you pointed; point at another spot, or draw a box")
     size = close_up if found is not None and close_up is not None else model.config.vision.image_size
-    features = []
+    features: list[Tensor] = []
     for pictures in _pictures(film, times, found, size, close_up is not None):
-        features.append(F_.normalize(model.video.vision(as_images(pictures.to(model.device))).float(), dim=-1))
+        features.append(_features(model, pictures))
         tell(0.85 + 0.15 * min(1.0, sum(map(len, features)) / len(times)))
     visible = torch.ones(len(times), dtype=torch.bool) if found is None else found.visible
     clip, frames = _embedded(model, torch.cat(features), visible)
     used = "whole picture" if found is None else found.segmenter
     return Sight(clip, torch.tensor(times), frames.cpu(), visible, used, found)
+
+
+@torch.inference_mode()
+def sight_of(model: PEAV, views: Tensor, times: Tensor, visible: Tensor, used: str = "pictures") -> Sight:
+    """What the model makes of pictures of an object, uint8 ``[N, 3, h, w]``, at ``times [N]`` (`LOOKS` per second)."""
+    clip, frames = _embedded(model, torch.cat([_features(model, part) for part in views.split(_BLOCK)]), visible)
+    return Sight(clip, times, frames.cpu(), visible, used)
+
+
+def _features(model: PEAV, pictures: Tensor) -> Tensor:
+    assert model.video is not None
+    return F_.normalize(model.video.vision(as_images(pictures.to(model.device))).float(), dim=-1)
 
 
 def looks(seconds: float) -> list[float]:
