@@ -223,3 +223,48 @@ def test_the_second_half_of_the_features_is_averaged_over_three_frames():
 
 def test_features_of_silence_are_finite():
     assert bool(log_features(torch.zeros(1, 3, 4)).isfinite().all())
+
+
+# --- sight: what was pointed at ----------------------------------------------------------------------
+
+
+@pytest.fixture
+def sighted() -> MaskSeparator:
+    made = MaskSeparator(MaskConfig(**{**vars(CONFIG), "hint_dim": 4, "sight": True})).eval()
+    torch.nn.init.normal_(made.hints.weight)
+    made.look_like_words()
+    return made
+
+
+def test_looks_are_read_as_words_at_first(sighted, latent, query):
+    hints = torch.randn(2, 8, 5)
+    named, seen = sighted(latent, query, hints=hints), sighted(latent, None, seen=(query, hints))
+    assert max(changes(named, seen).values()) < 1e-6
+    both = sighted(latent, query, hints=hints, seen=(query, hints))
+    assert max(changes(named, both).values()) < 1e-5
+
+
+def test_looks_have_weights_of_their_own(sighted, latent, query):
+    hints = torch.randn(2, 8, 5)
+    named, seen = sighted(latent, query, hints=hints), sighted(latent, None, seen=(query, hints))
+    with torch.no_grad():
+        for part in (sighted.seen_query, sighted.seen_hints):
+            for parameter in part.parameters():
+                parameter.add_(0.1)
+    assert max(changes(named, sighted(latent, query, hints=hints)).values()) == 0
+    assert min(changes(seen, sighted(latent, None, seen=(query, hints))).values()) > 1e-4
+
+
+def test_a_query_may_change_with_time():
+    frames = torch.nn.functional.normalize(torch.randn(2, 5, 4), dim=-1)
+    named = torch.nn.functional.normalize(torch.randn(2, 5, 4), dim=-1)
+    hints = hints_of(frames, named)
+    for i in range(5):
+        torch.testing.assert_close(hints[..., i], hints_of(frames, named[:, i])[..., i])
+
+
+def test_a_separator_without_sight_refuses_looks(hinted, latent, query):
+    with pytest.raises(ValueError, match="without sight"):
+        hinted(latent, None, seen=(query, torch.zeros(2, 8, 5)))
+    with pytest.raises(ValueError, match="hint_dim"):
+        MaskConfig(**{**vars(CONFIG), "sight": True}) and MaskSeparator(MaskConfig(**{**vars(CONFIG), "sight": True}))
