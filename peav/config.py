@@ -77,7 +77,7 @@ class PEAVConfig:
             "video": lambda v: TransformerConfig(**v),
             "audio_video": lambda v: TransformerConfig(**v),
             "text": lambda v: ModernBertConfig(**_tuples(v)),
-            "vision": lambda v: VisionConfig(**_tuples(v)),
+            "vision": VisionConfig.from_dict,
         }
         known = {field.name for field in fields(cls)}
         if set(values) - known:

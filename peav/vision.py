@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F_
@@ -60,6 +61,17 @@ class VisionConfig:
     def image_size(self) -> tuple[int, int]:
         """Height and width in pixels that the tower was trained at."""
         return self.grid[0] * self.patch_size[0], self.grid[1] * self.patch_size[1]
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> VisionConfig:
+        """From what JSON or YAML holds, which know no tuples.
+
+        Raises:
+            TypeError: a size is unknown or missing.
+            ValueError: sizes contradict each other.
+        """
+        sizes: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+        return cls(**sizes)
 
     @classmethod
     def from_state(

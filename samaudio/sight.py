@@ -107,9 +107,9 @@ def watch(
     tell = progress or (lambda share: None)
     whole = not [p for p in pointed(prompts) if not isinstance(p, Video)]
     if not whole and found is None:
-        size = min(SIDE, max(64, int(math.sqrt(_MOST_MASKS / len(times) * max(info.width, info.height)
-                                                / min(info.width, info.height)))))
-        found = track(film, list(prompts), times, size=size, segmenter=segmenter,
+        long, short = max(info.width, info.height), min(info.width, info.height)
+        side = min(SIDE, max(64, int(math.sqrt(_MOST_MASKS / len(times) * long / short))))
+        found = track(film, list(prompts), times, size=side, segmenter=segmenter,
                       progress=lambda share: tell(0.85 * share))  # fmt: skip
     if found is not None and not bool(found.visible.any()):
         raise UserError(f"{shown(film)}: nothing was found where you pointed; point at another spot, or draw a box")

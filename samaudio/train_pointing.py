@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import hydra
 import numpy as np
@@ -96,7 +97,7 @@ def see(model: MaskModel, latent: Tensor, views: Tensor, run: Run) -> tuple[Tens
 @torch.inference_mode()
 def validate(model: MaskModel, held_out: dict[str, list[dict]], window: Tensor, run: Run) -> dict[str, float]:
     """Mean SI-SDRi in dB of the object that is pointed at, and of the other one, by kind of film."""
-    figures = {}
+    figures: dict[str, float] = {}
     for kind, films in held_out.items():
         right, other = [], []
         for batch in films:
@@ -157,7 +158,7 @@ def fit(config: DictConfig) -> dict[str, float]:
     ema = Ema(separator, loop.ema)
     if run.resume(model=separator, optimizer=optimizer, ema=ema) and run.finished:
         return run.last_figures()
-    kinds = {"pairs": {"alike": 0.0, "silent": (1.0,)}, "alike": {"alike": 1.0}}
+    kinds: dict[str, dict[str, Any]] = {"pairs": {"alike": 0.0, "silent": (1.0,)}, "alike": {"alike": 1.0}}
     held_out = {kind: [films(1, 2**31 - 1, **changes)(i) for i in range(config.data.valid_batches)]
                 for kind, changes in kinds.items()}  # fmt: skip
     run.write(validate(model, held_out, window, run))

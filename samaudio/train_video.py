@@ -66,8 +66,7 @@ def build(config: DictConfig) -> PEAV:
     hears = checkpoints.load(config.init)
     if not hears.has_frames:
         raise UserError(f"init={config.init}: has no frame-level head to learn from; train one with frames: true")
-    eyes = as_dict(config.vision_tower)
-    vision = VisionConfig(**{k: tuple(v) if isinstance(v, list) else v for k, v in eyes.items()})
+    vision = VisionConfig.from_dict(as_dict(config.vision_tower))
     sizes = asdict(hears.config) | {"codec": hears.config.codec.to_dict(), "vision": asdict(vision)}
     sizes |= {name: asdict(TransformerConfig(**as_dict(config[name]))) for name in ("video", "audio_video")}
     model = PEAV(PEAVConfig.from_dict(sizes))
@@ -82,7 +81,7 @@ def build(config: DictConfig) -> PEAV:
             model.video.vision.load_state_dict(load_vision(config.vision, vision).state_dict())
         # Names of sounds say what is seen as well, so the new text heads begin as the one that is there.
         for name in ("text_video_head", "text_audio_video_head"):
-            model.get_submodule(name).load_state_dict(model.text_audio_head.state_dict())
+            model.get_submodule(name).load_state_dict(model.get_submodule("text_audio_head").state_dict())
     for name, parameter in model.named_parameters():
         kept = config.freeze_vision and name.startswith("video.vision.")
         parameter.requires_grad_(name.startswith(NEW) and not kept)
@@ -222,7 +221,7 @@ def validate(model: PEAV, held_out: list[dict], alike: list[dict], sentences: Se
     ``frame_auroc``: that an object scores higher where it is heard than where another one of its film is;
     ``alike_auroc``: the same where the two look alike. ``words``: cosine of objects and the words for their sound.
     """
-    found = {"film": [], "audio": [], "object": [], "stem": [], "words": []}
+    found: dict[str, list[Tensor]] = {"film": [], "audio": [], "object": [], "stem": [], "words": []}
     areas: dict[str, list[Tensor]] = {"yes": [], "no": []}
     twins: list[float] = []
     for batch in held_out + alike:

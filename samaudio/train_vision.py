@@ -82,7 +82,7 @@ def fit(config: DictConfig) -> dict[str, float]:
     loop = Loop(**config.loop)
     run = Run(config.folder, loop)
     OmegaConf.save(config, run.folder / "config.yaml")
-    vision = VisionConfig(**{k: tuple(v) if isinstance(v, list) else v for k, v in as_dict(config.vision).items()})
+    vision = VisionConfig.from_dict(as_dict(config.vision))
     student = Student(vision).to(run.device).train()
     stores = open_stores(config, run, config.data.sample_rate)
     makes = []

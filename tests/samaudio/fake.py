@@ -40,7 +40,7 @@ class FakeModel:
     presence_threshold = 0.5
     device = torch.device("cpu")
 
-    def query(self, prompts: Sequence[Prompt]) -> Tensor:
+    def query(self, prompts: Sequence[Prompt], sight=None, offset: float = 0.0) -> Tensor:
         words = [p.text for p in prompts if isinstance(p, Text)]
         if not words:
             return torch.full((3,), math.nan)
