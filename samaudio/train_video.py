@@ -305,6 +305,7 @@ def fit(config: DictConfig) -> dict[str, float]:
         figures = validate(model.eval(), held_out, alike, sentences, run)
         if run.rank == 0:
             checkpoints.save(model, Path(run.folder) / "model", dtype=torch.float16)
+            model.codec.save_pretrained(Path(run.folder) / "model" / "codec", torch.float16)
     run.write(figures)
     run.plot()
     return figures

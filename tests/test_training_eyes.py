@@ -1,0 +1,124 @@
+"""The scripts that give a model eyes: what they learn, what they leave alone, and that they go on where they stopped."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from hydra import compose, initialize_config_module
+from omegaconf import DictConfig
+from safetensors.torch import load_file
+
+import samaudio
+from peav import checkpoints
+from peav.codec import DACVAE, CodecConfig, lapped_init_
+from peav.config import PEAVConfig
+from peav.errors import UserError
+from peav.model import PEAV
+from peav.transformer import TransformerConfig
+from samaudio import train_pointing, train_video, train_vision
+from samaudio.checkpoints import load_model, save_model
+from samaudio.mask import MaskConfig, MaskSeparator
+from samaudio.model import MaskModel
+
+sys.path.insert(0, str(Path(__file__).parent / "samaudio"))
+from drawn_pictures import STYLES, write_pictures  # noqa: E402
+
+CODEC = CodecConfig(
+    sample_rate=8_000, stem_kernel=320, stem_stride=160, encoder_dim=160, encoder_rates=(), latent_dim=160,
+    codebook_dim=160, decoder_dim=160, decoder_rates=(), final_tanh=False,
+)  # fmt: skip
+
+
+def hearing_model() -> MaskModel:
+    """A tiny model that hears and reads, with random weights."""
+    torch.manual_seed(0)
+    codec = lapped_init_(DACVAE(CODEC), gain=10.0)
+    embedder = PEAV(PEAVConfig(CODEC, TransformerConfig(32, 1, 2, 64), output_dim=32, token_frames=2, log_input=True,
+                               normalise=True, frames=True))  # fmt: skip
+    embedder.use_codec(codec)
+    sizes = MaskConfig(160, 32, width=16, dilations=(1, 2), attention_every=2, num_heads=2, hypotheses=2, hint_dim=32)
+    return MaskModel(codec, embedder, MaskSeparator(sizes), {"name": "tiny"}).eval()
+
+
+def composed(task: str, *overrides: str) -> DictConfig:
+    with initialize_config_module("configs", version_base="1.3"):
+        return compose(task, overrides=[f"+debug={task}", "loop.device=cpu", *overrides])
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory, pool):
+    """A folder in which the three debug runs were made one after the other, and their last figures."""
+    folder = tmp_path_factory.mktemp("eyes")
+    common = [f"pictures={folder / 'pictures'}", f"data.manifests=[{pool}]", f"data.cache={folder / 'cache'}"]
+    figures = {}
+    with contextlib.chdir(folder), torch.random.fork_rng():
+        write_pictures(folder / "pictures", STYLES)
+        save_model(hearing_model(), folder / "runs/debug-separator/model")
+        for task, script in (("vision", train_vision), ("video", train_video), ("pointing", train_pointing)):
+            figures |= script.fit(composed(task, *common))
+    return folder, figures, common
+
+
+def series(folder: Path, name: str) -> list[float]:
+    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [row[name] for row in rows if name in row]
+
+
+@pytest.mark.parametrize(
+    ("task", "losses"),
+    [("vision", ["thing", "geometry"]), ("video", ["stem", "words", "frame", "near", "whole"]), ("pointing", ["loss"])],
+)
+def test_every_loss_falls(trained, task, losses):
+    for name in losses:
+        values = series(trained[0] / f"runs/debug-{task}", f"train/{name}")
+        assert values[-1] < values[0], (name, values)
+
+
+def test_where_an_object_is_can_be_read_off_its_features(trained):
+    before, after = series(trained[0] / "runs/debug-vision", "valid/geometry")[0], trained[1]["valid/geometry"]
+    assert after < before
+
+
+def test_what_was_known_of_sounds_and_words_stays_bit_by_bit(trained):
+    folder = trained[0]
+    old = load_file(folder / "runs/debug-separator/model/embedder/model.safetensors")
+    new = load_file(folder / "runs/debug-video/model/model.safetensors")
+    assert all(torch.equal(new[name], value) for name, value in old.items())
+    assert any(name.startswith("video.vision.stem.") for name in new)
+    before = load_model(folder / "runs/debug-separator/model").separator.state_dict()
+    after = load_model(folder / "runs/debug-pointing/model").separator.state_dict()
+    assert all(torch.equal(after[name], value) for name, value in before.items())
+    assert not torch.equal(after["seen_query.0.weight"], before["query.0.weight"])
+
+
+def test_the_model_sees(trained):
+    separator = samaudio.load(trained[0] / "runs/debug-pointing/model", device="cpu")
+    assert separator.viewer.sees and separator.model.settings["close_up"] == [32, 32]
+
+
+def test_a_finished_run_does_nothing(trained, capsys):
+    folder, _, common = trained
+    with contextlib.chdir(folder):
+        train_pointing.fit(composed("pointing", *common))
+    assert "is finished" in capsys.readouterr().out
+
+
+def test_towers_can_be_trained_on(trained, tmp_path):
+    folder, _, common = trained
+    with contextlib.chdir(folder):
+        model = train_video.build(composed("video", *common, "init=runs/debug-video/model"))
+        own = checkpoints.load("runs/debug-video/model").state_dict()
+        assert all(torch.equal(value, own[name]) for name, value in model.state_dict().items())
+        with pytest.raises(UserError, match="another size"):
+            train_video.build(composed("video", *common, "init=runs/debug-video/model", "video.hidden_size=16"))
+
+
+def test_a_model_without_eyes_cannot_learn_to_be_pointed_at(trained):
+    folder, _, common = trained
+    with contextlib.chdir(folder), pytest.raises(UserError, match="does not see"):
+        train_pointing.build(composed("pointing", *common, "embedder=runs/debug-separator/model"), torch.device("cpu"))
