@@ -15,11 +15,13 @@ from peav.codec import CodecConfig
 from peav.config import PEAVConfig
 from peav.training import Loop, as_dict
 from peav.transformer import TransformerConfig
+from peav.vision import VisionConfig
+from samaudio.drawn import Recipe as FilmRecipe
 from samaudio.mask import MaskConfig
 from samaudio.mixtures import Recipe
 
 CONFIGS = Path(__file__).parent.parent / "configs"
-TASKS = ("codec", "embedder", "separator", "judge")
+TASKS = ("codec", "embedder", "separator", "judge", "vision", "video", "pointing")
 SHIPPED = [(task, overrides) for task in TASKS for overrides in ((), (f"+debug={task}",))]
 IDS = [f"{task}{'_debug' if overrides else ''}" for task, overrides in SHIPPED]
 
@@ -63,6 +65,15 @@ def test_values_fit_the_code_they_feed(task, overrides):
         towers = (TransformerConfig(**config.transformer), TransformerConfig(**config.finetune_transformer))
         judge = JudgeConfig(CodecConfig(), *towers, **config.judge)
         assert judge.presence and judge.match == config.judge.match
+    elif task in ("vision", "video", "pointing"):
+        assert all(side > 0 for side in config.close_up)
+        if task != "pointing":
+            vision = VisionConfig.from_dict(as_dict(config.vision if task == "vision" else config.vision_tower))
+            assert vision.image_size[0] % vision.patch_size[0] == 0
+        if task != "vision":
+            assert FilmRecipe(**as_dict(config.recipe)).alike == config.recipe.alike
+        if task == "video":
+            assert TransformerConfig(**config.video).hidden_size and TransformerConfig(**config.audio_video).hidden_size
     else:
         sizes = MaskConfig(latent_dim=480, query_dim=256, **as_dict(config.separator))
         assert sizes.dilations == tuple(config.separator.dilations)

@@ -1,4 +1,4 @@
-"""The scripts that give a model eyes: what they learn, what they leave alone, and that they go on where they stopped."""
+"""The scripts that give a model eyes: what they learn, what they leave alone, that they go on where they stopped."""
 
 from __future__ import annotations
 
