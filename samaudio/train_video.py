@@ -76,9 +76,9 @@ def build(config: DictConfig) -> PEAV:
         raise UserError(f"init={config.init}: {odd[0]} has another size than the towers of the config")
     model.load_state_dict(own | known)
     assert model.video is not None
+    if config.vision:
+        model.video.vision.load_state_dict(load_vision(config.vision, vision).state_dict())
     if not hears.config.sees:
-        if config.vision:
-            model.video.vision.load_state_dict(load_vision(config.vision, vision).state_dict())
         # Names of sounds say what is seen as well, so the new text heads begin as the one that is there.
         for name in ("text_video_head", "text_audio_video_head"):
             model.get_submodule(name).load_state_dict(model.get_submodule("text_audio_head").state_dict())

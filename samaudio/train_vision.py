@@ -27,6 +27,7 @@ from peav.vision import VisionConfig, VisionTransformer
 from .drawn import DrawnFilms, Recipe, open_pictures
 from .drawn.views import GEOMETRY, NAMES, StillBatches, stills
 
+EYES = "vision."
 _REMEMBERED = 150  # batches for replay
 
 
@@ -83,7 +84,10 @@ def fit(config: DictConfig) -> dict[str, float]:
     run = Run(config.folder, loop)
     OmegaConf.save(config, run.folder / "config.yaml")
     vision = VisionConfig.from_dict(as_dict(config.vision))
-    student = Student(vision).to(run.device).train()
+    student = Student(vision)
+    if config.init:
+        start_from(student, config.init)
+    student.to(run.device).train()
     stores = open_stores(config, run, config.data.sample_rate)
     makes = []
     for store, split, seed in zip(stores, ("train", "valid"), (loop.seed, 2**31 - 1), strict=True):
@@ -118,24 +122,33 @@ def fit(config: DictConfig) -> dict[str, float]:
     with ema.swapped(student):
         figures = validate(student.eval(), held_out, run.device)
         if run.rank == 0:
-            save(student.vision, run.folder / "model")
+            save(student, run.folder / "model")
     run.write(figures)
     run.plot()
     return figures
 
 
-def save(vision: VisionTransformer, folder: Path) -> None:
-    """Write ``vision.safetensors``, in half precision."""
+def save(student: Student, folder: Path) -> None:
+    """Write ``vision.safetensors``, and ``questions.safetensors`` to learn on from, in half precision."""
     folder.mkdir(parents=True, exist_ok=True)
-    save_file({name: value.detach().half().contiguous().cpu() for name, value in vision.state_dict().items()},
-              folder / "vision.safetensors")
+    state = {name: value.detach().half().contiguous().cpu() for name, value in student.state_dict().items()}
+    eyes = {name.removeprefix(EYES): value for name, value in state.items() if name.startswith(EYES)}
+    save_file(eyes, folder / "vision.safetensors")
+    save_file({k: v for k, v in state.items() if not k.startswith(EYES)}, folder / "questions.safetensors")
 
 
 def load(folder: str | Path, config: VisionConfig) -> VisionTransformer:
-    """What `save` wrote, in single precision."""
+    """The frame encoder that `save` wrote, in single precision."""
     vision = VisionTransformer(config)
     vision.load_state_dict({k: v.float() for k, v in load_file(Path(folder) / "vision.safetensors").items()})
     return vision
+
+
+def start_from(student: Student, folder: str | Path) -> None:
+    """Go on with what `save` wrote."""
+    student.vision.load_state_dict(load(folder, student.vision.config).state_dict())
+    questions = load_file(Path(folder) / "questions.safetensors")
+    student.load_state_dict(student.state_dict() | {name: value.float() for name, value in questions.items()})
 
 
 @hydra.main(version_base="1.3", config_path="pkg://configs", config_name="vision")

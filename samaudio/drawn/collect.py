@@ -3,7 +3,7 @@
     python -m samaudio.drawn.collect PICTURES noto=NotoColorEmoji.ttf openmoji=openmoji-17.0.0.tgz
 
 Each ``STYLE=SOURCE`` becomes a folder of PICTURES with one ``<code point>.png`` per picture of the vocabulary that the
-source has. A source is a colour font with bitmaps, or a folder or ``.tgz`` with SVG or PNG files named by their
+source has. A source is a colour font with bitmaps, or a folder or ``.tgz`` with SVG, PNG or WebP files named by their
 code points (``1f3b8.svg``, ``1F3B8.png``, ``emoji_u1f3b8.png``). See docs/drawn-world.md for sources and licences.
 """
 
@@ -28,8 +28,9 @@ from .vocabulary import all_codes
 
 SIDE = 128  # pixels of the longer side
 # Where a package that holds several styles keeps this one; any other name takes what it finds.
-FOLDERS = {"openmoji": "color/svg", "openmoji-black": "black/svg", "twemoji": "dist/svg", "fluent": "assets"}
-_NAME = re.compile(r"^(?:emoji_u)?([0-9a-f]{4,6})(?:[-_]fe0f)?\.(svg|png)$", re.IGNORECASE)
+FOLDERS = {"openmoji": "color/svg", "openmoji-black": "black/svg", "twemoji": "dist/svg", "fluent": "assets",
+           "fluent-3d": "assets", "emojione": "assets/png_128x128"}
+_NAME = re.compile(r"^(?:emoji_u)?([0-9a-f]{4,6})(?:[-_]fe0f)?\.(svg|png|webp)$", re.IGNORECASE)
 _BITMAP = 109  # the size in which colour fonts with bitmaps hold theirs
 _LARGEST = 2**24  # bytes of one picture file; more is no picture of this kind
 
