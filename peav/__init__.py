@@ -13,9 +13,13 @@ frame           PE-A-Frame as published
 checkpoints     our weights on disk: safetensors beside a config
 published       the published files in both layouts (`published_config`, `published_keys`); `hub`: where they are
 windows         files of any length as one embedding
-losses          contrastive losses
+localize        when a text is true of a recording (`spans`, `timeline`)
+mask            the mask separator, here where both packages above can reach it (`lapped`, `latents`: what it works on)
+index           folders of embeddings to search in; `evaluation`: how good embeddings are (`*_cli`: their commands)
+losses, pairs   contrastive losses (`frame_losses`, `bestrq`; `gather`, `gradient_cache`: over processes and memory)
+system, train   a PE-AV with all its towers in training (`films`: its batches)
 clips, tracks   labelled clips, and what a sound does over time (`captions` its wordings, `augment` its changes)
-training        what every training script shares (`train_codec`, `train_embedder`; `toy` data for trying them)
+training        what every training script shares (`train_codec`, `train_embedder` and its `scenes`; `toy`: data to try them)
 """
 
 from __future__ import annotations

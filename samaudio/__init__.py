@@ -1,4 +1,4 @@
-"""Text-prompted audio separation: name a sound, get that sound and the rest.
+"""Audio separation by words, looks, times or examples: say what you mean, get that sound and the rest.
 
 >>> separator = samaudio.load()                            # doctest: +SKIP
 >>> separator.separate("mix.wav", "guitar").save("out")    # doctest: +SKIP
@@ -7,6 +7,7 @@ Modules
 -------
 prompts      what the user can say about a sound
 visual       from what the user points at to an object's mask through time
+sight        what the model makes of that object (`viewer`: each one once)
 mask         the separator network: latent and query in, masks out
 model        codec, embedder and separator as one thing that answers queries
 project      masks on the recording's own STFT
@@ -24,7 +25,8 @@ checkpoints  models on disk
 cli, plots   the ``separate`` command and its pictures
 mixtures     training mixtures
 metrics      how good a separation is
-train        training of the separator
+train        training of the separator (`calibrate`: when a sound counts as there)
+drawn        films of drawn objects that sound; `train_vision`, `train_video`, `train_pointing`: learning to see in them
 renders      sounds rendered from code; ``render_*`` are its parts
 """
 

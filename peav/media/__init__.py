@@ -1,4 +1,4 @@
-"""Audio in and out: the only place that touches files with sound in them.
+"""Audio in and out, pictures in: the only place that touches files with sound in them.
 
 Waveforms are float32 ``[C, T]`` (channels, samples), full scale is 1.0, and travel with their rate in Hz.
 
@@ -8,6 +8,7 @@ info            what is known about a file, and the limits on what is accepted
 probe           one gate in, for facts: `probe`
 reader          one gate in, for samples: `read` (whole) and `stream` (bounded memory)
 soundfile_input wav, flac, ogg, mp3, aiff and other files that libsndfile opens
+video           a film's pictures by time, decoded as needed
 pyav_input      m4a, mp4, mkv, mov, webm and everything else that FFmpeg opens
 quiet           keeps native libraries from writing to the terminal
 writer          one gate out: `Writer` and `write`, whole files or none
