@@ -27,7 +27,9 @@ def theme() -> Any:
     """The system's own letters: nothing is fetched from elsewhere."""
     import gradio as gr
 
-    return gr.themes.Default(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"])
+    return gr.themes.Default(
+        primary_hue="blue", font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]
+    ).set(button_primary_background_fill="*primary_700", button_primary_background_fill_hover="*primary_800")
 
 
 def build(studio: Studio, sessions: Sessions) -> Any:

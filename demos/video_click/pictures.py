@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 SIDE, STRIP_SIDE = 960, 240  # pixels of the longer side
 SAME = 0.051  # seconds; points this near in time belong to the picture that is shown
 STRIP = 8  # pictures
-_TINT = np.array([255, 64, 160], np.float32)  # far from what is drawn or filmed often
+_TINT = np.array([0, 235, 255], np.float32)
 _POSITIVE, _NEGATIVE = (0, 150, 60), (200, 20, 20)
 
 
@@ -51,14 +51,19 @@ def tinted(picture: np.ndarray, mask: Tensor | None) -> np.ndarray:
     H, W = picture.shape[:2]
     inside = F.interpolate(mask[None, None].float(), (H, W), mode="bilinear", align_corners=False)[0, 0].numpy() > 0.5
     reach = max(1, round(max(H, W) / 320))
-    grown = inside.copy()
-    for axis in (0, 1):
-        for shift in (-reach, reach):
-            grown |= _shifted(inside, shift, axis)
+    near, far = _grown(inside, reach), _grown(inside, 2 * reach)
     shown = picture.astype(np.float32)
-    shown[inside] = 0.6 * shown[inside] + 0.4 * _TINT
-    shown[grown & ~inside] = _TINT
+    shown[inside] = 0.65 * shown[inside] + 0.35 * _TINT
+    shown[near & ~inside], shown[far & ~near] = 255, 0  # white in black: seen on any ground
     return shown.round().clip(0, 255).astype(np.uint8)
+
+
+def _grown(mask: np.ndarray, by: int) -> np.ndarray:
+    grown = mask.copy()
+    for axis in (0, 1):
+        for shift in (-by, by):
+            grown |= _shifted(mask, shift, axis)
+    return grown
 
 
 def _shifted(mask: np.ndarray, by: int, axis: int) -> np.ndarray:

@@ -238,7 +238,9 @@ show();
 
 CSS = """
 .gradio-container { max-width: 1100px !important; }
-.vc-frame { position: relative; width: min(100%, 760px); cursor: crosshair; line-height: 0; touch-action: manipulation; }
+#status { position: sticky; top: 0; z-index: 20; background: var(--body-background-fill); }
+.vc-frame { position: relative; width: min(100%, 760px); cursor: crosshair; line-height: 0;
+  touch-action: manipulation; }
 .vc-frame img { width: 100%; height: auto; margin: 0; border-radius: 6px; user-select: none; }
 .vc-frame:focus-visible, .vc-player button:focus-visible { outline: 3px solid #2f6fed; outline-offset: 2px; }
 .vc-cross { position: absolute; width: 26px; height: 26px; margin: -13px 0 0 -13px; border: 2px solid #fff;
