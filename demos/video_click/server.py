@@ -6,8 +6,9 @@ import logging
 import os
 import tempfile
 import threading
+import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from peav.errors import UserError, shown
 from .session import Limits, Sessions
 from .studio import EXAMPLES, Example, Studio
 
+_UPLOAD = 900.0  # seconds that an upload may wait before it is loaded
 _SWEEP = 30.0  # seconds between looks for folders that nobody needs any more
 # What a browser may take a file for. Anything else is bytes, so that nothing that was uploaded runs as a page.
 _TYPES = {
@@ -114,22 +116,34 @@ def serve(separator: Any, socket: Any, limits: Limits) -> None:
     """Answer until Ctrl-C or SIGTERM. All files are removed at the end."""
     import uvicorn
 
-    with tempfile.TemporaryDirectory(prefix="video-click-") as folder:
+    from samaudio.files import clean_termination
+
+    # uvicorn raises the signal that ended it once more, so it has to unwind what is here.
+    with clean_termination(), tempfile.TemporaryDirectory(prefix="video-click-") as folder:
         app = create_app(separator, Path(folder), limits)
         config = uvicorn.Config(app, log_level="warning", access_log=False, timeout_graceful_shutdown=2)
         logging.getLogger("httpx").setLevel(logging.WARNING)
-        with sweeping(app.state.sessions):
+        with sweeping(app.state.sessions, Path(folder) / "uploads"):
             uvicorn.Server(config).run(sockets=[socket])
 
 
+def remove_old(uploads: Path, older_than: float = _UPLOAD) -> None:
+    """Remove what was sent but never loaded."""
+    for path in uploads.rglob("*"):
+        with suppress(OSError):
+            if path.is_file() and time.time() - path.stat().st_mtime > older_than:
+                path.unlink()
+
+
 @contextmanager
-def sweeping(sessions: Sessions, every: float = _SWEEP) -> Iterator[None]:
-    """Look regularly for folders that nobody needs any more; remove all of them at the end."""
+def sweeping(sessions: Sessions, uploads: Path, every: float = _SWEEP) -> Iterator[None]:
+    """Look regularly for files that nobody needs any more; remove all of them at the end."""
     end = threading.Event()
 
     def look() -> None:
         while not end.wait(every):
             sessions.sweep()
+            remove_old(uploads)
 
     thread = threading.Thread(target=look, daemon=True, name="sweep")
     thread.start()

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 _FOLDER = Path(__file__).parents[2] / "examples"
 NEAR = 1.5  # seconds from a point within which its mask is shown without being asked for
+MOST_POINTS = 40
 ADD, EXCLUDE, REMOVE = "add", "exclude", "remove"
 _LOOKS = 8.0  # per second, where the object is followed for a model that does not see
 _PEAK_SHARE = 0.93  # of a separation's progress; the rest is files and pictures
@@ -96,6 +97,8 @@ class Studio:
             if not session.points:
                 raise UserError("there is no point to remove; add one first")
             session.points.remove(min(session.points, key=lambda p: (p.x - x) ** 2 + (p.y - y) ** 2))
+        elif len(session.points) >= MOST_POINTS:
+            raise UserError(f"{MOST_POINTS} points are the most that can be followed; remove some first")
         else:
             session.points.append(Click(round(x, 1), round(y, 1), round(session.time, 3), mode == ADD))
         session.track = None

@@ -254,8 +254,8 @@ CSS = """
 .vc-player fieldset { border: 0; margin: .5em 0; padding: 0; }
 .vc-player legend { float: left; margin-right: 1em; font-weight: 600; }
 .vc-player label { margin-right: 1em; display: inline-block; padding: .3em 0; }
-.vc-row { display: flex; gap: .8em; align-items: center; }
-.vc-row input { flex: 1; min-width: 0; }
+.vc-row { display: flex; flex-wrap: wrap; gap: .4em .8em; align-items: center; }
+.vc-row input { flex: 1; min-width: 160px; }
 .vc-row .vc-time { min-width: 8.5em; font-variant-numeric: tabular-nums; }
 .vc-play { padding: .5em 1.2em; border-radius: 6px; background: #1f55c4 !important; color: #fff !important;
   min-width: 6.5em; }

@@ -153,7 +153,7 @@ def running(separator, root: Path, limits, examples=()) -> Iterator[tuple[str, o
     with listen("127.0.0.1", 0) as socket:
         server = uvicorn.Server(uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=1))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [socket]}, daemon=True)
-        with sweeping(app.state.sessions):
+        with sweeping(app.state.sessions, root / "uploads"):
             thread.start()
             try:
                 while not server.started:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+import os
+import signal
 import subprocess
 import sys
 import threading
@@ -17,6 +19,7 @@ import pytest
 import torch
 
 from demos.video_click import pictures, widgets, words
+from demos.video_click.server import remove_old
 from demos.video_click.session import GRACE, IDLE, Limits, Sessions, Stopped
 from demos.video_click.studio import ADD, EXCLUDE, REMOVE, Example, Studio
 from demos.video_click.work import Moment, left, watched
@@ -362,6 +365,47 @@ def test_help_needs_no_heavy_imports():
                           cwd=Path(__file__).parents[2])  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert "127.0.0.1" in done.stdout and "--max-minutes" in done.stdout
+
+
+def test_uploads_that_nobody_loaded_go(tmp_path):
+    old, new = tmp_path / "a" / "old.wav", tmp_path / "b" / "new.wav"
+    for path in (old, new):
+        path.parent.mkdir()
+        path.write_bytes(b"x")
+    os.utime(old, (1, 1))
+    remove_old(tmp_path)
+    assert not old.exists() and new.exists()
+
+
+@pytest.mark.parametrize("end", [signal.SIGTERM, signal.SIGINT])
+def test_nothing_is_left_when_the_server_is_stopped(tmp_path, end):
+    pytest.importorskip("gradio", reason='pip install "samaudio[demo]"')
+    code = """
+import sys
+sys.path[:0] = sys.argv[1:3]
+import demo_fakes, urllib.request, threading
+from demos.video_click.server import listen, serve
+from demos.video_click.session import Limits
+with listen("127.0.0.1", 0) as socket:
+    def knock():
+        address = f"http://127.0.0.1:{socket.getsockname()[1]}/"
+        print(urllib.request.urlopen(address, timeout=60).status, flush=True)
+    threading.Thread(target=knock, daemon=True).start()
+    socket.listen()
+    serve(demo_fakes.FakeSeparator(), socket, Limits())
+"""
+    here = Path(__file__).parent
+    env = {**os.environ, "TMPDIR": str(tmp_path)}
+    with subprocess.Popen([sys.executable, "-c", code, str(here), str(here.parents[1])], env=env, text=True,
+                          stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as server:  # fmt: skip
+        try:
+            assert server.stdout.readline().strip() == "200"
+            assert list(tmp_path.glob("video-click-*"))
+            server.send_signal(end)
+            server.wait(timeout=30)
+        finally:
+            server.kill()
+    assert not list(tmp_path.glob("video-click-*"))
 
 
 @pytest.mark.parametrize("arguments, said", [
