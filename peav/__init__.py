@@ -14,7 +14,7 @@ checkpoints     our weights on disk: safetensors beside a config
 published       the published files in both layouts (`published_config`, `published_keys`); `hub`: where they are
 windows         files of any length as one embedding
 localize        when a text is true of a recording (`spans`, `timeline`)
-mask            the mask separator, here where both packages above can reach it (`lapped`, `latents`: what it works on)
+mask            the mask separator, here where both packages above can reach it (`latents`: what it sees)
 index           folders of embeddings to search in; `evaluation`: how good embeddings are (`*_cli`: their commands)
 losses, pairs   contrastive losses (`frame_losses`, `bestrq`; `gather`, `gradient_cache`: over processes and memory)
 system, train   a PE-AV with all its towers in training (`films`: its batches)
