@@ -19,7 +19,7 @@ index           folders of embeddings to search in; `evaluation`: how good embed
 losses, pairs   contrastive losses (`frame_losses`, `bestrq`; `gather`, `gradient_cache`: over processes and memory)
 system, train   a PE-AV with all its towers in training (`films`: its batches)
 clips, tracks   labelled clips, and what a sound does over time (`captions` its wordings, `augment` its changes)
-training        what every training script shares (`train_codec`, `train_embedder` and its `scenes`; `toy`: data to try them)
+training        what every training script shares (`train_codec`, `train_embedder`, `scenes`; `toy`: data to try them)
 """
 
 from __future__ import annotations
