@@ -5,7 +5,7 @@ Gradio reads the annotations of handlers when they are defined, so this module d
 
 import logging
 import math
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -32,23 +32,36 @@ def theme() -> Any:
     ).set(button_primary_background_fill="*primary_700", button_primary_background_fill_hover="*primary_800")
 
 
-def build(studio: Studio, sessions: Sessions) -> Any:
+def build(studio: Studio, sessions: Sessions, uploads: Path) -> Any:
     """The page as `gradio.Blocks`.
 
     Args:
         studio: what it can do.
         sessions: where each user's things are.
+        uploads: the folder in which uploads arrive.
     """
     import gradio as gr
 
+    class Page(gr.Blocks):
+        """Takes no files but uploads.
+
+        Gradio fetches any address that a request names as a file, and of a page that was mounted, not launched, also
+        takes any file of this machine for an upload.
+        """
+
+        async def preprocess_data(self, block_fn: Any, inputs: list, *rest: Any, **options: Any) -> list:
+            if not all(lies_in(uploads, name) for name in file_names(inputs)):
+                raise gr.Error("the upload did not arrive; choose the file again", print_exception=False)
+            return await super().preprocess_data(block_fn, inputs, *rest, **options)
+
     limits = studio.limits
-    with gr.Blocks(title="Video click", analytics_enabled=False, delete_cache=(600, 3600)) as page:
+    with Page(title="Video click", analytics_enabled=False, delete_cache=(600, 3600)) as page:
         gr.Markdown("# Click on what makes the sound\nLoad a film or a recording, say which sound, and hear it alone.")
         with gr.Row(equal_height=True):
             upload = gr.File(label=f"Film or recording (at most {limits})", height=130, scale=3, elem_id="upload")
             with gr.Column(scale=2, min_width=220):
                 examples = [gr.Button(f"Example: {e.title}", size="md") for e in studio.examples]
-        status = gr.HTML(words.note("Nothing is loaded yet."), elem_id="status")
+        status = gr.HTML(words.note("Nothing is loaded yet."), js_on_load=widgets.STATUS_JS, elem_id="status")
 
         with gr.Column(visible=False, elem_id="pointing") as pointing:
             gr.Markdown("## Point at it" + ("" if studio.sees else f"\n{_BLIND}"))
@@ -194,15 +207,13 @@ def build(studio: Studio, sessions: Sessions) -> Any:
         except Exception as error:
             yield {status: words.problem(_said(error))} | hear(session) | idle
 
-    def on_upload(path: str | None, request: gr.Request):
-        if path is None:
-            return {status: words.note("Nothing is loaded.")}
-
+    def on_upload(name: str, request: gr.Request):
         def load(session: Session) -> str:
+            path = Path(name)
             try:
-                studio.load(session, Path(path), Path(path).name, move=True)
+                studio.load(session, path, path.name, move=True)
             finally:
-                Path(path).unlink(missing_ok=True)
+                path.unlink(missing_ok=True)
             return _loaded(session)
 
         return act(request, load, begin, begin)
@@ -312,6 +323,26 @@ def build(studio: Studio, sessions: Sessions) -> Any:
         page.unload(on_unload)
     page.queue(default_concurrency_limit=8, max_size=100)
     return page
+
+
+def file_names(sent: Any) -> Iterator[Any]:
+    """The names of all files in what a page sent."""
+    if isinstance(sent, dict):
+        if "path" in sent:
+            yield sent["path"]
+        sent = list(sent.values())
+    if isinstance(sent, list):
+        for part in sent:
+            yield from file_names(part)
+
+
+def lies_in(uploads: Path, name: Any) -> bool:
+    """Whether that is a file in a folder of its own in ``uploads``, where Gradio puts them."""
+    try:
+        path = Path(str(name)).resolve(strict=True)
+        return path.is_file() and path.parent.parent == uploads.resolve() and path == Path(str(name)).absolute()
+    except (OSError, ValueError):
+        return False
 
 
 def _loaded(session: Session) -> str:

@@ -96,7 +96,7 @@ def create_app(separator: Any, root: Path, limits: Limits, examples: Sequence[Ex
         headers = {"X-Content-Type-Options": "nosniff", "Cache-Control": "private, no-cache"}
         return FileResponse(path, media_type=kind, headers=headers)
 
-    blocks = page.build(Studio(separator, limits, examples), sessions)
+    blocks = page.build(Studio(separator, limits, examples), sessions, uploads)
     return gradio.mount_gradio_app(
         app,
         blocks,

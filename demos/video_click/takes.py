@@ -87,6 +87,7 @@ def _write(result: Result, candidate: Candidate | None, number: int, session: Se
 def complete(take: Take, recording: Recording, session: Session) -> None:
     """Draw the spectrograms and write the films of the one that is listened to."""
     from samaudio.plots import plot_separation
+    from samaudio.remux import ending_for, remux
 
     if take.picture is None:
         picture = session.new("spectrograms.png")
@@ -94,12 +95,7 @@ def complete(take: Take, recording: Recording, session: Session) -> None:
         take.picture = picture
     if recording.video is None or take.film is not None or take.film_problem:
         return
-    try:
-        from samaudio.remux import remux
-    except ImportError:
-        take.film_problem = "this version cannot write films"
-        return
-    name, ending = take.target.stem, recording.path.suffix or ".mp4"
+    name, ending = take.target.stem, ending_for(recording.path)
     only, without = session.new(f"only {name}{ending}"), session.new(f"without {name}{ending}")
     try:
         remux(recording.path, take.target, only)

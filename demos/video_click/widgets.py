@@ -12,6 +12,13 @@ from typing import Any
 # Values travel as JSON text. The HTML itself never changes, so the focus stays where it is.
 _VALUE = "const value = () => { try { return JSON.parse(props.value || 'null'); } catch { return null; } };\n"
 
+# Said when it changes; while a bar moves, only its end is.
+STATUS_JS = """
+element.setAttribute('aria-live', 'polite');
+element.setAttribute('aria-atomic', 'true');
+watch('value', () => element.setAttribute('aria-busy', String(!!element.querySelector('progress'))));
+"""
+
 PICTURE_HTML = """
 <div class="vc-picture" hidden>
   <div class="vc-frame" tabindex="0" role="application" aria-roledescription="picture to click on"

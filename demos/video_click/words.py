@@ -27,8 +27,8 @@ _MOST_SPANS = 12
 
 
 def note(line: str) -> str:
-    """One line that a screen reader says when it can."""
-    return f'<p class="vc-note" role="status">{escape(line)}</p>'
+    """One line about how things are."""
+    return f'<p class="vc-note">{escape(line)}</p>'
 
 
 def problem(line: str) -> str:

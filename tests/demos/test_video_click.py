@@ -377,6 +377,38 @@ def test_uploads_that_nobody_loaded_go(tmp_path):
     assert not old.exists() and new.exists()
 
 
+def test_only_what_was_uploaded_can_be_loaded(tmp_path):
+    """A request that names another file of this machine is refused, and the file stays."""
+    pytest.importorskip("gradio", reason='pip install "samaudio[demo]"')
+    import httpx
+
+    secret = fakes.make_sound(tmp_path / "secret.wav")
+    with fakes.running(fakes.FakeSeparator(), tmp_path / "page", Limits()) as (address, app):
+        def ask(path: object, number: int = 0, beside: list | None = None) -> str:
+            file = {"path": str(path), "orig_name": "a.wav", "meta": {"_type": "gradio.FileData"}}
+            sent = {"data": [file, *(beside or [])], "fn_index": number, "session_hash": "me", "event_data": None}
+            assert httpx.post(f"{address}/gradio_api/queue/join", json=sent).status_code == 200
+            with httpx.stream("GET", f"{address}/gradio_api/queue/data?session_hash=me", timeout=30) as answer:
+                return next(line for line in answer.iter_lines() if "process_completed" in line)
+
+        uploads = tmp_path / "page" / "uploads"
+        (uploads / "x").mkdir()
+        (uploads / "x" / "link.wav").symlink_to(secret)
+        link = uploads / "x" / "link.wav"
+        for name in (secret, link, f"{uploads}/x/../../../secret.wav", uploads, "", "\0", f"{address}/config"):
+            assert "the upload did not arrive" in ask(name), name
+        functions = httpx.get(f"{address}/config").json()["dependencies"]
+        separate = next(i for i, found in enumerate(functions) if len(found["inputs"]) == 4)
+        assert "the upload did not arrive" in ask(secret, separate, [None, None, 1])
+        kept = [path for path in uploads.rglob("*") if path.is_file() and not path.is_symlink()]
+        assert kept == [] and secret.is_file()
+        with secret.open("rb") as file:
+            uploaded = httpx.post(f"{address}/gradio_api/upload", files={"files": ("a.wav", file)}).json()[0]
+        assert "Loaded a.wav" in ask(Path(uploaded))
+        assert not Path(uploaded).exists() and not list(uploads.rglob("a.wav"))
+        assert len(app.state.sessions) == 1
+
+
 @pytest.mark.parametrize("end", [signal.SIGTERM, signal.SIGINT])
 def test_nothing_is_left_when_the_server_is_stopped(tmp_path, end):
     pytest.importorskip("gradio", reason='pip install "samaudio[demo]"')

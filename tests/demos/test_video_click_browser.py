@@ -17,6 +17,7 @@ import soundfile
 
 from demos.video_click.session import GRACE, Limits
 from demos.video_click.studio import EXAMPLES, Example
+from peav import media
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="the browser test needs it: pip install playwright")
 for needed in ("gradio", "av", "cv2"):
@@ -102,6 +103,14 @@ def read(path: Path) -> np.ndarray:
     return samples.mean(1)
 
 
+def pictures(film: Path) -> list[bytes]:
+    """The encoded pictures."""
+    import av
+
+    with av.open(str(film)) as container:
+        return [bytes(packet) for packet in container.demux(container.streams.video[0]) if packet.size]
+
+
 def test_click_separate_play_download(user, film, tmp_path):
     load(user, film)
     click_picture(user, 0.75, 0.5)
@@ -111,7 +120,9 @@ def test_click_separate_play_download(user, film, tmp_path):
     user.get_by_role("button", name="Separate", exact=True).click()
     user.locator("#status", has_text="left").wait_for()  # how long it takes is said while it works
     assert user.locator("#status progress").count() == 1
+    assert user.locator("#status [aria-live=polite][aria-busy=true]").count() == 1  # not every per cent is read aloud
     user.locator("#status", has_text="Done.").wait_for()
+    assert user.locator("#status [aria-live=polite][aria-busy=false]").count() == 1
 
     assert "97 %" in user.inner_text("#verdict") and "4.5 of 5" in user.inner_text("#verdict")
     assert user.locator("#strip img").count() >= 6
@@ -119,6 +130,13 @@ def test_click_separate_play_download(user, film, tmp_path):
     assert fakes.si_sdr(target, fakes.HIGH) > 30 > fakes.si_sdr(fakes.LOW + fakes.HIGH, fakes.HIGH)
     residual = read(download(user, "Residual", tmp_path))
     assert np.abs(target + residual - fakes.LOW - fakes.HIGH).max() < 1e-3
+
+    only = download(user, "Film with only this sound", tmp_path)
+    assert pictures(only) == pictures(film)
+    sound = media.read(only)[0][0].numpy()[: len(fakes.HIGH)]
+    assert fakes.si_sdr(sound, fakes.HIGH[: len(sound)]) > 15
+    without = media.read(download(user, "Film without this sound", tmp_path))[0][0].numpy()[: len(fakes.LOW)]
+    assert fakes.si_sdr(without, fakes.LOW[: len(without)]) > 15
 
     user.get_by_role("button", name="Play", exact=True).click()
     user.wait_for_function("() => document.querySelector('audio').currentTime > 0.8")
