@@ -67,6 +67,7 @@ SUFFIXES = (
 )
 FORMAT_HELP = "Of the outputs: wav (24 bit), wav16, wav24, wavf (float), flac, mp3 or ogg."
 _SHOWN_SPANS = 6
+_Extra = dict[str, Path]  # what was written beside target and residual: picture, film, film_without
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -169,6 +170,10 @@ def separate(
         bool,
         typer.Option("--plot", help="Also draw <prompt>.png: spectrograms of mixture, target and residual."),
     ] = False,
+    remux: Annotated[
+        bool,
+        typer.Option("--remux", help="Of films, also write the film with only the sound, and the film without it."),
+    ] = False,
     json: Annotated[
         bool,
         typer.Option("--json", help="Print one JSON list of results and errors on stdout, nothing else."),
@@ -210,7 +215,9 @@ def separate(
     report = _Report(json=json, quiet=quiet)
     tracks = plan_outputs(inside)
     overwrite = force or skip_existing
-    possible = [path for path in inside if _can_start(path, prompts, out / tracks[path], format, overwrite, report)]
+    possible = [
+        path for path in inside if _can_start(path, prompts, out / tracks[path], format, overwrite, report, remux)
+    ]
     if not possible:
         return report.finish()
 
@@ -238,13 +245,17 @@ def separate(
         except UserError as error:
             report.failed(path, error)
             continue
+        extras: list[_Extra] = [{} for _ in results]
         try:
-            pictures = _draw(path, results, overwrite) if plot else [None] * len(results)
+            if plot:
+                _draw(path, results, extras, overwrite)
+            if remux:
+                _remux(path, results, extras, overwrite)
         except UserError as error:  # the stems are there all the same
-            report.separated(path, results, [None] * len(results))
+            report.separated(path, results, extras)
             report.failed(path, error)
         else:
-            report.separated(path, results, pictures)
+            report.separated(path, results, extras)
     return report.finish()
 
 
@@ -360,6 +371,7 @@ def _can_start(
     format: str,
     overwrite: bool,
     report: _Report,
+    remux: bool = False,
 ) -> bool:
     """Whether nothing speaks against this file that can be known before a model is loaded."""
     from peav import media
@@ -373,27 +385,47 @@ def _can_start(
             check_spans(prompts[0], info.frames / info.sample_rate)  # every prompt has the same
         for stems in stem_paths(folder, [describe(items) for items in prompts], format):
             check_stems(stems, info.sample_rate, info.channels, format, overwrite)
+            if remux:
+                _check_films(path, stems, overwrite)
     except UserError as error:
         report.failed(path, error)
         return False
     return True
 
 
-def _draw(path: Path, results: Sequence[Any], force: bool) -> list[Path | None]:
+def _draw(path: Path, results: Sequence[Any], extras: list[_Extra], force: bool) -> None:
     from samaudio.plots import plot_separation
 
     mixture: Any = path
-    pictures: list[Path | None] = []
-    for result in results:
+    for result, extra in zip(results, extras, strict=True):
         presence = _number(result.scores.presence)
         title = f'"{shown(result.prompt, 60)}" in {shown(path.name, 40)}, presence {presence}'
         picture = result.target.with_suffix(".png")
-        pictures.append(picture)
-        if result.skipped and picture.exists():
-            continue
-        stems = result.target, result.residual
-        mixture = plot_separation(mixture, *stems, picture, title, result.spans, force=force)
-    return pictures
+        if not (result.skipped and picture.exists()):
+            stems = result.target, result.residual
+            mixture = plot_separation(mixture, *stems, picture, title, result.spans, force=force)
+        extra["picture"] = picture
+
+
+def _check_films(path: Path, stems: Sequence[Path], force: bool) -> None:
+    from samaudio.remux import check, ending_for, has_pictures
+
+    if has_pictures(path):
+        for stem in stems:
+            check(path, stem.with_suffix(ending_for(path)), force)
+
+
+def _remux(path: Path, results: Sequence[Any], extras: list[_Extra], force: bool) -> None:
+    from samaudio.remux import ending_for, has_pictures, remux
+
+    if not has_pictures(path):  # of a folder of recordings, those that are films
+        return
+    for result, extra in zip(results, extras, strict=True):
+        for name, stem in (("film", result.target), ("film_without", result.residual)):
+            film = stem.with_suffix(ending_for(path))
+            if not (result.skipped and film.exists()):
+                remux(path, stem, film, force=force)
+            extra[name] = film
 
 
 class _Report:
@@ -417,18 +449,17 @@ class _Report:
             console.complain(str(error))
         self.entries.append({"input": path, "error": str(error)})
 
-    def separated(self, path: Path, results: Sequence[Any], pictures: Sequence[Path | None]) -> None:
-        for result, picture in zip(results, pictures, strict=True):
-            entry = {"input": path, **result.to_dict(), **self.about}
-            self.entries.append(entry | ({"picture": picture} if picture else {}))
+    def separated(self, path: Path, results: Sequence[Any], extras: Sequence[_Extra]) -> None:
+        for result, extra in zip(results, extras, strict=True):
+            self.entries.append({"input": path, **result.to_dict(), **self.about, **extra})
         if not self.lines:
             return
         if results:
             first = results[0]
             channels = "1 channel" if first.channels == 1 else f"{first.channels} channels"
             console.say(f"{console.whole(path)} ({first.seconds:.1f} s, {first.sample_rate} Hz, {channels})")
-        for result, picture in zip(results, pictures, strict=True):
-            for line in _lines(path, result, picture):
+        for result, extra in zip(results, extras, strict=True):
+            for line in _lines(path, result, extra):
                 console.say(line)
 
     def finish(self) -> int:
@@ -437,7 +468,7 @@ class _Report:
         return self.code
 
 
-def _lines(path: Path, result: Any, picture: Path | None) -> list[str]:
+def _lines(path: Path, result: Any, extra: _Extra) -> list[str]:
     name, presence, similarity = shown(result.prompt, 60), result.scores.presence, result.scores.similarity
     if result.skipped:
         lines = [f'  "{name}"  was there already, left alone']
@@ -448,8 +479,8 @@ def _lines(path: Path, result: Any, picture: Path | None) -> list[str]:
         lines = [f'  "{name}"  presence {presence:.2f}{heard}{_heard_at(result.spans)}']
     else:
         lines = [f'"{name}": not heard in {shown(path.name)} (presence {presence:.2f}); the target is silent']
-    files = {"target": result.target, "residual": result.residual, "picture": picture}
-    lines += [f"    {kind:9} {console.whole(file)}" for kind, file in files.items() if file]
+    files = {"target": result.target, "residual": result.residual, **extra}
+    lines += [f"    {kind.replace('_', ' '):9} {console.whole(file)}" for kind, file in files.items()]
     return lines + [f"    warning: {shown(warning, 200)}" for warning in result.warnings]
 
 

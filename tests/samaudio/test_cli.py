@@ -22,7 +22,7 @@ import samaudio
 from peav import media
 from samaudio import cli
 from samaudio.files import safe_name, stem_files, stem_paths
-from samaudio.prompts import Example, Span, Text, describe
+from samaudio.prompts import Click, Example, Span, Text, describe
 from samaudio.result import FileResult, Quality, Scores
 
 RATE = 16_000
@@ -156,7 +156,7 @@ def test_what_the_judge_says_is_printed():
     quality = Quality(overall=3.04, recall=4.0)
     scores = Scores(float("nan"), 0.9, 0.5, quality)
     result = FileResult(Path("a.wav"), Path("b.wav"), "dog", True, scores, [], 1.0, RATE, 1)
-    assert "presence 0.90  judged 3.0 of 5" in cli._lines(Path("mix.wav"), result, None)[0]
+    assert "presence 0.90  judged 3.0 of 5" in cli._lines(Path("mix.wav"), result, {})[0]
 
 
 BAD_REQUESTS = {
@@ -423,3 +423,48 @@ def test_as_a_program_it_stops_on_ctrl_c(tmp_path):
     assert process.returncode == 130
     assert err.startswith("stopped") and len(err.splitlines()) == 1
     assert [path.name for path in tmp_path.iterdir()] == ["mix.wav"]
+
+
+# --- films ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--click", "1,2"], "click '1,2' is not understood"),
+        (["--box", "1,2,3@0"], "box '1,2,3@0' is not understood"),
+        (["--not-click", "1,2@0"], "points at nothing"),
+        (["--mask", "a.png"], "a.png: no such file"),
+        (["--mask", "mix.wav", "--background-mask", "mix.wav"], "one of the two"),
+        (["--whole-picture", "--click", "1,2@0"], "contradict"),
+        (["--click", "1,2@0", "-p", "a", "-p", "b"], "point at one sound"),
+    ],
+)
+def test_pointing_that_makes_no_sense_is_refused(stub, mix, capfd, arguments, message):
+    refused([str(mix), *arguments], capfd, message)
+
+
+def test_what_is_pointed_at_arrives(stub, mix):
+    assert cli.main([str(mix), "-p", "guitar", "--click", "4,2@1.5", "--not-click", "1,1@0", "--span", "0-1"]) == 0
+    (asked,) = stub.calls[-1].prompts
+    assert asked == (Text("guitar"), Span(0.0, 1.0), Click(4, 2, 1.5), Click(1, 1, 0, positive=False))
+
+
+def test_remux_writes_the_film_with_and_without_the_sound(real, capfd):
+    from seeing import sounding_film
+
+    film = sounding_film(Path("clip.mkv"))
+    assert cli.main([str(film), "-p", "low", "--remux", "--json"]) == 0
+    (entry,) = json.loads(capfd.readouterr().out)
+    assert Path(entry["film"]).name == "low.mkv" and Path(entry["film_without"]).name == "low.residual.mkv"
+    low, rest = (media.read(entry[name])[0] for name in ("film", "film_without"))
+    mixture = media.read(film)[0]
+    assert float((low + rest - mixture).abs().max()) < 1e-4 and float(low.abs().max()) > 0.01
+    refused([str(film), "-p", "low", "--remux"], capfd, "exists already")
+    assert cli.main([str(film), "-p", "low", "--remux", "--skip-existing"]) == 0
+    assert "film without" in capfd.readouterr().out
+
+
+def test_remux_leaves_recordings_without_pictures_alone(real, mix, capfd):
+    assert cli.main([str(mix), "-p", "low", "--remux", "--json"]) == 0
+    assert "film" not in json.loads(capfd.readouterr().out)[0]
