@@ -251,10 +251,18 @@ def build(studio: Studio, sessions: Sessions, uploads: Path) -> Any:
         return act(request, look, lambda session: see(session, again=False))
 
     def on_undo(request: gr.Request):
-        return act(request, lambda session: (studio.clear(session, only_last=True), _pointed(session))[1], see)
+        def undo_one(session: Session) -> str:
+            studio.clear(session, only_last=True)
+            return _pointed(session)
+
+        return act(request, undo_one, see)
 
     def on_clear(request: gr.Request):
-        return act(request, lambda session: (studio.clear(session), _pointed(session))[1], see)
+        def clear_all(session: Session) -> str:
+            studio.clear(session)
+            return _pointed(session)
+
+        return act(request, clear_all, see)
 
     def on_follow(request: gr.Request):
         yield from working(request, "Following it", studio.follow, see, "Followed through the film.")

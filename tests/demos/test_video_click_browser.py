@@ -235,7 +235,8 @@ def test_mistakes_are_said_in_one_line(user, film, tmp_path):
     user.get_by_text("maximum").first.wait_for()
 
 
-def test_work_can_be_stopped(user, film, server):
+def test_work_can_be_stopped(user, film, server, monkeypatch):
+    monkeypatch.setattr(server[2], "slowness", 20.0)
     load(user, film)
     user.get_by_label("Name of the sound").fill("low")
     user.get_by_role("button", name="Separate", exact=True).click()
