@@ -136,10 +136,11 @@ def bands(mixture: Tensor, rate: int) -> tuple[Tensor, Tensor]:
 
 
 def si_sdr(estimate: np.ndarray, truth: np.ndarray) -> float:
-    """dB, of the same length, without means."""
+    """dB, of the same length, without means; nothing is about as good as noise is."""
     estimate, truth = (x.astype(np.float64) - x.mean() for x in (estimate, truth))
     part = (estimate @ truth) / (truth @ truth) * truth
-    return float(10 * np.log10((part @ part) / max(1e-20, float((estimate - part) @ (estimate - part)))))
+    error = float((estimate - part) @ (estimate - part))
+    return float(10 * np.log10(max(1e-20, float(part @ part)) / max(1e-20, error)))
 
 
 @contextmanager
