@@ -130,6 +130,7 @@ def _streams(source: Container, target: Container, turned: float) -> dict[int, C
     """The new film's pictures and subtitles, by their number in the old one."""
     target.metadata.update(source.metadata)
     pictures = _pictures(source)
+    assert pictures is not None  # `check` has looked
     copies = {pictures.index: target.add_stream_from_template(pictures)}
     copies[pictures.index].metadata.update(pictures.metadata)
     if turned:
