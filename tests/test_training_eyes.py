@@ -111,9 +111,13 @@ def test_a_finished_run_does_nothing(trained, capsys):
 def test_towers_can_be_trained_on(trained, tmp_path):
     folder, _, common = trained
     with contextlib.chdir(folder):
-        model = train_video.build(composed("video", *common, "init=runs/debug-video/model"))
         own = checkpoints.load("runs/debug-video/model").state_dict()
+        model = train_video.build(composed("video", *common, "init=runs/debug-video/model", "vision=null"))
         assert all(torch.equal(value, own[name]) for name, value in model.state_dict().items())
+        # A frame encoder that is named replaces the one that is there, and nothing else.
+        model = train_video.build(composed("video", *common, "init=runs/debug-video/model"))
+        changed = {name for name, value in model.state_dict().items() if not torch.equal(value, own[name])}
+        assert changed and all(name.startswith("video.vision.") for name in changed)
         with pytest.raises(UserError, match="another size"):
             train_video.build(composed("video", *common, "init=runs/debug-video/model", "video.hidden_size=16"))
 
