@@ -19,13 +19,15 @@ from peav import media
 from peav.codec import DACVAE
 from peav.errors import UserError, shown
 from peav.model import PEAV
+from peav.rest import rest_query
 from peav.towers import Encoded
 
-from .mask import ANYWHERE, INSIDE, OUTSIDE, MaskOutput, MaskSeparator, hints_of
+from .mask import ANYWHERE, INSIDE, OUTSIDE, MaskOutput, MaskSeparator, agreement_of, hints_of
 from .prompts import Example, Prompt, Span, Text
 from .sight import Sight, watch
 
 EXAMPLE_SECONDS = 60.0  # of an example are heard
+LEFT_OVER = 0.01  # of the mixture's power: with less than that there is no rest to know of
 EVIDENCE = ("head", "level", "frame")  # what presence is judged by, see `MaskModel.evidence`
 
 
@@ -190,7 +192,7 @@ class MaskModel(nn.Module):
         """
         C, T = mixture.shape
         marks = anchors if anchors is not None else torch.full(latent.shape[-1:], ANYWHERE, device=latent.device)
-        out = self.ask(latent, query, marks, start)
+        out = self.look(latent, query, marks, start)
         K = min(hypotheses or self.hypotheses, self.hypotheses)
         waves = self.codec.decode(out.target[:, :K].flatten(0, 1), length=T).view(C, K, T).transpose(0, 1)
         heard = audible(latent)
@@ -198,10 +200,33 @@ class MaskModel(nn.Module):
         return Split(waves, mixture.to(waves) - waves, out.activity[heard].sigmoid().amax(0),
                      self._presence(latent, out, query, start), out.confidence[heard].softmax(-1).mean(0)[:K])
 
-    def ask(
+    def look(
         self, latent: Tensor, query: Query, anchors: Tensor | None = None, start: float = 0.0
     ) -> MaskOutput:
-        """The separator's answer for latents ``[C, D, F]``; ``anchors [F]`` as of :meth:`anchors`."""
+        """The separator's answer for latents ``[C, D, F]`` after a second look, which knows what the first one left
+        over (`peav.rest`); ``anchors [F]`` as of :meth:`anchors`."""
+        first = self.ask(latent, query, anchors, start)
+        if not self.separator.config.rest:
+            return first
+        left = latent - first.target[:, 0]
+        heard = audible(latent)
+        level = left[heard].square().sum() / latent[heard].square().sum().clamp_min(1e-12)
+        if float(level) < LEFT_OVER:
+            return first
+        clips = self.embedder.head("audio", self.embedder.audio(left[heard]).pooled)
+        rest = rest_query(_joined([clips])[None], self.separator.names, query.whole[None])
+        return self.ask(latent, query, anchors, start, rest)
+
+    def ask(
+        self,
+        latent: Tensor,
+        query: Query,
+        anchors: Tensor | None = None,
+        start: float = 0.0,
+        rest: tuple[Tensor, Tensor] | None = None,
+    ) -> MaskOutput:
+        """The separator's answer for latents ``[C, D, F]``; ``anchors [F]`` as of :meth:`anchors`, ``rest`` what else
+        is heard, as of `peav.rest.rest_query`, ``[1, E]`` each."""
         C = len(latent)
         hints = seen = None
         named = not bool(query.clip.isnan().any())
@@ -215,7 +240,9 @@ class MaskModel(nn.Module):
                 hints = hints_of(frames, frame.expand(C, -1))
         marks = None if anchors is None else anchors.expand(C, -1)
         asked = query.clip.expand(C, -1) if named or seen is None else None
-        return self.separator(latent, asked, marks, hints, seen)
+        if rest is not None:
+            rest = rest[0].expand(C, -1), agreement_of(self._frames(latent), rest[1].expand(C, -1))
+        return self.separator(latent, asked, marks, hints, seen, rest)
 
     def _times(self, frames: Tensor, start: float) -> Tensor:
         """Middles of the embedder's frames ``[C, N, E]``, seconds ``[N]``."""

@@ -16,6 +16,7 @@ which one it will be.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,16 +32,19 @@ from peav.clips import ClipStore
 from peav.codec import DACVAE
 from peav.errors import UserError
 from peav.model import PEAV
+from peav.rest import rest_query
 from peav.train_codec import open_stores
 from peav.train_embedder import SentenceCache
 from peav.training import Ema, Loop, Run, as_dict, batches, descend, to_device
 
 from . import checkpoints
-from .mask import ANYWHERE, INSIDE, OUTSIDE, MaskConfig, MaskOutput, MaskSeparator, hints_of
+from .mask import ANYWHERE, INSIDE, OUTSIDE, MaskConfig, MaskOutput, MaskSeparator, agreement_of, hints_of
 from .metrics import improvement
 from .mixtures import MixtureSampler, Recipe, activity
 from .model import MaskModel, Query
 from .project import power_ratio, project, squared, stft, window_length
+
+LEAK = 0.5  # of the target's amplitude, at most, is taken for rest in training
 
 
 class MixtureBatches:
@@ -144,14 +148,37 @@ class Queries:
 
 
 @torch.no_grad()
-def hear(model: MaskModel, latent: Tensor, query: Query, drop: float = 0.0) -> Tensor | None:
-    """The separator's hints ``[Q, 2E, N]``: what the embedder hears in the mixtures, ``latent [M, D, F]``, next to each
-    of their questions; a share ``drop`` of them is zero, so that the separator does not lean on them alone."""
+def frames_of(model: MaskModel, latent: Tensor, query: Query) -> Tensor | None:
+    """What the embedder hears in the mixtures, ``latent [M, D, F]``, next to each of their questions: unit vectors
+    ``[Q, N, E]``, or None for a separator that takes no hints."""
     if not model.separator.config.hint_dim or query.frame is None:
         return None
     frames = model.embedder.head("frame", model.embedder.audio(latent).frames)
-    hints = hints_of(frames.repeat_interleave(len(query.frame) // len(latent), 0), query.frame)
+    return frames.repeat_interleave(len(query.frame) // len(latent), 0)
+
+
+def hear(frames: Tensor | None, query: Query, drop: float = 0.0) -> Tensor | None:
+    """The separator's hints ``[Q, 2E, N]``; a share ``drop`` of them is zero: it shall not lean on them alone."""
+    if frames is None or query.frame is None:
+        return None
+    hints = hints_of(frames, query.frame)
     return hints * (torch.rand(len(hints), 1, 1, device=hints.device) >= drop)
+
+
+@torch.no_grad()
+def listen_to_rest(
+    model: MaskModel, rest: Tensor, frames: Tensor | None, query: Query, drop: float = 0.0
+) -> tuple[Tensor, Tensor] | None:
+    """What the separator is told of the rest, whose latents are ``rest [Q, D, F]``; see `peav.rest`. A share
+    ``drop`` of the questions is told nothing, as at a first look."""
+    if not model.separator.config.rest or frames is None:
+        return None
+    told = torch.rand(len(rest), device=rest.device) >= drop
+    clip, frame = torch.full_like(query.clip, torch.nan), torch.full_like(query.clip, torch.nan)
+    if bool(told.any()):
+        heard = model.embedder.head("audio", model.embedder.audio(rest[told]).pooled)
+        clip[told], frame[told] = rest_query(heard, model.separator.names, query.clip[told])
+    return clip, agreement_of(frames, frame)
 
 
 def losses(codec: DACVAE, out: MaskOutput, batch: dict, target_latent: Tensor, mixture: Tensor, window: Tensor
@@ -206,9 +233,12 @@ def losses(codec: DACVAE, out: MaskOutput, batch: dict, target_latent: Tensor, m
 
 
 @torch.inference_mode()
-def validate(model: MaskModel, queries: Queries, held_out: list[dict], window: Tensor) -> dict[str, float]:
-    """Mean SI-SDRi in dB of the right prompt and of the prompt for the other source, on two sources at 0 dB."""
-    right, wrong, other = [], [], []
+def validate(
+    model: MaskModel, queries: Queries, held_out: list[dict], window: Tensor
+) -> dict[str, float]:
+    """Mean SI-SDRi in dB of the right prompt and of the prompt for the other source, on two sources at 0 dB, and that
+    of a second look, which knows what the first one left over, where the separator can use it."""
+    right, wrong, other, informed = [], [], [], []
     device = model.device
     for batch in held_out:
         batch = to_device(batch, device)
@@ -217,28 +247,47 @@ def validate(model: MaskModel, queries: Queries, held_out: list[dict], window: T
         stems = []
         for which in (0, 1):
             asked = Query(query.clip[which::2], None if query.frame is None else query.frame[which::2])
-            out = model.separator(latent, asked.clip, hints=hear(model, latent, asked))
-            decoded = model.codec.decode(out.target[:, 0], length=batch["mixture"].shape[-1])[:, 0]
-            stems.append(project(batch["mixture"], decoded, batch["mixture"] - decoded, window))
+            frames, mixture = frames_of(model, latent, asked), batch["mixture"]
+            hints, rest = hear(frames, asked), None
+            for look in range(2 if model.separator.config.rest else 1):
+                out = model.separator(latent, asked.clip, hints=hints, rest=rest)
+                decoded = model.codec.decode(out.target[:, 0], length=mixture.shape[-1])[:, 0]
+                stem = project(mixture, decoded, mixture - decoded, window)
+                if look:
+                    informed.append(improvement(stem, batch["target"][which::2], mixture))
+                else:
+                    stems.append(stem)
+                    left = model.codec.latents((mixture - stem)[:, None])
+                    rest = listen_to_rest(model, left, frames, asked)
         target, rest = batch["target"][0::2], batch["target"][1::2]
         right.append(improvement(stems[0], target, batch["mixture"]))
         other.append(improvement(stems[1], rest, batch["mixture"]))
         wrong.append(improvement(stems[1], target, batch["mixture"]))
     gains = torch.cat(right + other)
-    return {"valid/si_sdri": float(gains.mean()), "valid/median": float(gains.median()),
-            "valid/worse": float((gains < 0).float().mean()), "valid/wrong": float(torch.cat(wrong).mean())}
+    figures = {"valid/si_sdri": float(gains.mean()), "valid/median": float(gains.median()),
+               "valid/worse": float((gains < 0).float().mean()), "valid/wrong": float(torch.cat(wrong).mean())}
+    if informed:
+        figures["valid/second_look"] = float(torch.cat(informed).mean())
+    return figures
 
 
-def build(config: DictConfig, device: torch.device) -> MaskModel:
-    """The model to train: codec and embedder as given, a new separator or the one of ``init``."""
+def build(config: DictConfig, device: torch.device, names: Sequence[str] = ()) -> MaskModel:
+    """The model to train: codec and embedder as given, a new separator or the one of ``init``; ``names`` of sounds are
+    what it may be told of the rest of a mixture."""
     codec = DACVAE.from_pretrained(config.codec)
     embedder = peav_checkpoints.load(config.embedder, codec_folder=config.codec)
     settings = MaskConfig(latent_dim=codec.config.codebook_dim, query_dim=embedder.config.output_dim,
                           hint_dim=embedder.config.output_dim if embedder.has_frames else 0,
+                          rest=len(names) if embedder.has_frames else 0,
                           **as_dict(config.separator))
     separator = MaskSeparator(settings)
     if config.init:
         _start_from(separator, checkpoints.load_model(config.init, "cpu").separator)
+    if settings.rest:
+        with torch.no_grad():
+            vectors = embedder.text_vectors(list(names))
+            separator.names_clip.copy_(embedder.text_embedding(vectors))
+            separator.names_frame.copy_(embedder.text_embedding(vectors, "frame"))
     model = MaskModel(codec, embedder, separator, {"name": config.name})
     model.codec.requires_grad_(False)
     model.embedder.requires_grad_(False)
@@ -252,6 +301,9 @@ def _start_from(separator: MaskSeparator, old: MaskSeparator) -> None:
     for name, value in state.items():
         if name in found and found[name].shape == value.shape:
             state[name] = found[name]
+        elif name.startswith("summary.2."):  # presence, then each hypothesis' confidence
+            rows = min(len(value), len(found[name]))
+            state[name] = torch.cat((found[name][:rows], value[rows:]))
     separator.load_state_dict(state)
     masks: list[Any] = list(separator.masks)
     first = masks[0]
@@ -268,9 +320,9 @@ def fit(config: DictConfig) -> dict[str, float]:
     loop = Loop(**config.loop)
     run = Run(config.folder, loop)
     OmegaConf.save(config, run.folder / "config.yaml")
-    model = build(config, run.device)
+    train_store, valid_store = open_stores(config, run, DACVAE.from_pretrained(config.codec).config.sample_rate)
+    model = build(config, run.device, sorted(train_store.by_label()) if config.look_twice else ())
     separator, codec = model.separator, model.codec
-    train_store, valid_store = open_stores(config, run, model.sample_rate)
     window = torch.hann_window(window_length(model.sample_rate), device=run.device)
     parameters = list(separator.parameters())
     optimizer = torch.optim.AdamW(parameters, lr=loop.lr, betas=(0.9, 0.98), weight_decay=loop.weight_decay)
@@ -288,11 +340,16 @@ def fit(config: DictConfig) -> dict[str, float]:
         query = queries(batch)
         with torch.no_grad():
             latent = codec.latents(batch["mixture"][:, None])
-            hints = hear(model, latent, query, config.data.hide_hints)
+            frames = frames_of(model, latent, query)
+            hints = hear(frames, query, config.data.hide_hints)
             target_latent = codec.latents(batch["target"][:, None])
+            latent = latent.repeat_interleave(questions, 0)
+            # A first look leaves some of the target over.
+            leak = LEAK * torch.rand(len(latent), 1, 1, device=latent.device) - 1
+            rest = listen_to_rest(model, latent + leak * target_latent, frames, query, config.data.hide_rest)
         mixture = batch["mixture"].repeat_interleave(questions, 0)
         with run.autocast():
-            out = separator(latent.repeat_interleave(questions, 0), query.clip, batch["anchors"], hints)
+            out = separator(latent, query.clip, batch["anchors"], hints, rest=rest)
             terms = losses(codec, out, batch, target_latent, mixture, window)
         loss = sum(config.weights[name] * value for name, value in terms.items())
         norm = descend(run, loss.backward, optimizer, parameters, ema, separator)
