@@ -11,7 +11,7 @@ import torch
 from samaudio.calibrate import logistic
 from samaudio.mask import MaskConfig, MaskOutput, MaskSeparator, hints_of
 from samaudio.model import MaskModel, Query
-from samaudio.train import hear
+from samaudio.train import frames_of, hear
 
 
 def test_the_regression_finds_the_weights_that_made_the_data():
@@ -110,7 +110,8 @@ def test_the_separator_is_told_what_the_embedder_hears(hinted, named):
 def test_in_training_some_hints_are_hidden_whole(hinted):
     latent = torch.randn(40, 3, 12)
     query = Query(torch.randn(80, 3), torch.randn(80, 3))
-    plain, hidden = hear(hinted, latent, query), hear(hinted, latent, query, drop=0.5)
+    frames = frames_of(hinted, latent, query)
+    plain, hidden = hear(frames, query), hear(frames, query, drop=0.5)
     assert plain.shape == (80, 6, 12) and plain.abs().amax((1, 2)).min() > 0
     gone = hidden.abs().amax((1, 2)) == 0
     assert 20 < int(gone.sum()) < 60
@@ -119,6 +120,6 @@ def test_in_training_some_hints_are_hidden_whole(hinted):
 
 def test_two_questions_about_a_mixture_share_what_is_heard(hinted):
     latent, query = torch.randn(2, 3, 12), Query(torch.randn(4, 3), torch.randn(4, 3))
-    hints = hear(hinted, latent, query)
+    hints = hear(frames_of(hinted, latent, query), query)
     torch.testing.assert_close(hints[0, :3], hints[1, :3])
     assert (hints[1, :3] - hints[2, :3]).abs().max() > 0.1

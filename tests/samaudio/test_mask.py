@@ -268,3 +268,81 @@ def test_a_separator_without_sight_refuses_looks(hinted, latent, query):
         hinted(latent, None, seen=(query, torch.zeros(2, 8, 5)))
     with pytest.raises(ValueError, match="hint_dim"):
         MaskConfig(**{**vars(CONFIG), "sight": True}) and MaskSeparator(MaskConfig(**{**vars(CONFIG), "sight": True}))
+
+
+# --- what else is heard, and a closer look ---------------------------------------------------------------
+
+
+@pytest.fixture
+def knowing() -> MaskSeparator:
+    return MaskSeparator(MaskConfig(**{**vars(CONFIG), "hint_dim": 4, "rest": 5})).eval()
+
+
+def rest() -> tuple[torch.Tensor, torch.Tensor]:
+    return torch.nn.functional.normalize(torch.randn(2, 8), dim=-1), torch.randn(2, 4, 5)
+
+
+def test_before_training_the_rest_says_nothing(knowing, latent, query):
+    assert max(changes(knowing(latent, query), knowing(latent, query, rest=rest())).values()) == 0
+
+
+def test_the_rest_is_felt_where_it_is_known(knowing, latent, query):
+    torch.nn.init.normal_(knowing.rest_query[2].weight)
+    torch.nn.init.normal_(knowing.rest_hints.weight)
+    clip, agreement = rest()
+    clip[1] = torch.nan  # as at a first look
+    plain, out = knowing(latent, query), knowing(latent, query, rest=(clip, agreement))
+    assert float((plain.target - out.target)[0].abs().max()) > 1e-3
+    assert float((plain.target - out.target)[1].abs().max()) == 0
+    # Both halves count: which sound it is, and when it is heard.
+    assert min(changes(out, knowing(latent, query, rest=(clip, agreement.flip(2)))).values()) > 1e-4
+    assert min(changes(out, knowing(latent, query, rest=(-clip, agreement))).values()) > 1e-4
+
+
+def test_a_separator_without_names_is_told_nothing_of_the_rest(hinted, latent, query):
+    with pytest.raises(ValueError, match="what else is heard"):
+        hinted(latent, query, rest=rest())
+    with pytest.raises(ValueError, match="hint_dim"):
+        MaskConfig(**{**vars(CONFIG), "rest": 5})
+
+
+DETAILED = MaskConfig(**{**vars(CONFIG), "detail": 8, "detail_group": 2, "detail_blocks": 2})
+
+
+def test_a_closer_look_starts_as_none(separator, latent, query):
+    closer = MaskSeparator(DETAILED).eval()
+    missing, odd = closer.load_state_dict(separator.state_dict(), strict=False)
+    assert not odd and all(name.startswith("detail.") for name in missing)
+    assert max(changes(separator(latent, query), closer(latent, query)).values()) == 0
+
+
+def test_a_closer_look_compares_neighbours(latent, query):
+    detail = MaskSeparator(DETAILED).eval().detail
+    torch.nn.init.normal_(detail.leave.weight)
+    features, coarse, x = torch.randn(1, 24, 20), torch.zeros(1, 24, 20), torch.zeros(1, 16, 20)
+    q = torch.randn(1, 16)
+    # Group norms look at everything, so what is only theirs is taken away: with them off, what is left is local.
+    for module in detail.modules():
+        if isinstance(module, torch.nn.GroupNorm):
+            module.forward = lambda y: y
+    before = detail(features, coarse, x, q)
+    features[0, 5, 10] += 1.0  # channel 5 is in band 2 of 6
+    moved = (detail(features, coarse, x, q) - before)[0].abs().amax(0).view(2, 6, 2, 20).amax((0, 2)) > 1e-6
+    # Blocks of dilation 1 and 2: up to three bands and three frames away.
+    assert moved[:, 7:14].any(1).tolist() == [True] * 6
+    assert not moved[:, :7].any() and not moved[:, 14:].any()
+    assert moved[2, 10] and moved[1, 10] and moved[2, 9]
+
+
+def test_logits_of_a_closer_look_reach_their_own_channels(latent, query):
+    """Grouping channels into bands and back is the identity."""
+    detail = MaskSeparator(DETAILED).eval().detail
+    x = torch.arange(24 * 3, dtype=torch.float32).view(1, 24, 3)
+    picture = detail._picture(x)  # [1, 2 * group, bands, F]
+    back = picture.view(1, 1, 2, 2, 6, 3).transpose(3, 4).reshape(1, 1, 24, 3)
+    assert back[0].equal(x)
+
+
+def test_bands_must_fit():
+    with pytest.raises(ValueError, match="detail_group 5 must divide latent_dim 12"):
+        MaskConfig(**{**vars(CONFIG), "detail": 8, "detail_group": 5})

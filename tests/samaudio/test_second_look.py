@@ -1,0 +1,108 @@
+"""A second look knows what the first one left over."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from peav.codec import DACVAE, CodecConfig, lapped_init_
+from peav.config import PEAVConfig
+from peav.model import PEAV
+from peav.rest import rest_query
+from peav.transformer import TransformerConfig
+from samaudio import train
+from samaudio.mask import MaskConfig, MaskSeparator
+from samaudio.model import LEFT_OVER, MaskModel, Query
+
+CODEC = CodecConfig(
+    sample_rate=8_000, stem_kernel=160, stem_stride=80, encoder_dim=80, encoder_rates=(), latent_dim=80,
+    codebook_dim=80, decoder_dim=80, decoder_rates=(), final_tanh=False,
+)  # fmt: skip
+SIZES = {"width": 16, "dilations": (1, 2), "attention_every": 2, "num_heads": 2, "hint_dim": 16}
+
+
+@pytest.fixture(autouse=True)
+def _no_grad():
+    with torch.no_grad():
+        yield
+
+
+@pytest.fixture
+def model() -> MaskModel:
+    torch.manual_seed(0)
+    codec = lapped_init_(DACVAE(CODEC))
+    embedder = PEAV(PEAVConfig(CODEC, TransformerConfig(32, 1, 2, 64), output_dim=16, log_input=True, normalise=True,
+                               frames=True))  # fmt: skip
+    embedder.use_codec(codec)
+    separator = MaskSeparator(MaskConfig(80, 16, hypotheses=2, rest=3, **SIZES))
+    for names in separator.names:
+        names.copy_(F.normalize(torch.randn(3, 16), dim=-1))
+    torch.nn.init.normal_(separator.rest_query[2].weight)
+    torch.nn.init.normal_(separator.rest_hints.weight)
+    return MaskModel(codec, embedder, separator, {}).eval()
+
+
+def query() -> Query:
+    return Query(F.normalize(torch.randn(16), dim=-1), F.normalize(torch.randn(16), dim=-1))
+
+
+def test_it_is_told_what_the_first_one_left_over(model):
+    latent, asked = model.encode(torch.randn(2, 8_000)), query()
+    first, found = model.ask(latent, asked), model.look(latent, asked)
+    left = latent - first.target[:, 0]
+    heard = F.normalize(model.embedder.head("audio", model.embedder.audio(left).pooled).mean(0, keepdim=True), dim=-1)
+    wanted = model.ask(latent, asked, rest=rest_query(heard, model.separator.names, asked.clip[None]))
+    torch.testing.assert_close(found.target, wanted.target)
+    assert (found.target - first.target).abs().max() > 1e-4
+
+
+def test_where_nothing_is_left_over_there_is_no_second_look(model):
+    for mask in model.separator.masks:
+        mask.weight.zero_()
+        mask.bias.fill_(20.0)  # everything is the target
+    latent, asked = model.encode(torch.randn(1, 8_000)), query()
+    calls = []
+    model.separator.register_forward_hook(lambda *_: calls.append(1))
+    found = model.look(latent, asked)
+    assert (latent - found.target[:, 0]).square().sum() < LEFT_OVER * latent.square().sum() and len(calls) == 1
+
+
+def test_a_span_alone_may_be_looked_at_twice(model):
+    latent = model.encode(torch.randn(1, 8_000))
+    assert model.look(latent, Query(torch.full((16,), torch.nan))).target.isfinite().all()
+
+
+def test_a_separator_that_knows_no_names_looks_once(model):
+    once = MaskSeparator(MaskConfig(80, 16, hypotheses=2, **SIZES)).eval()
+    model.separator = once
+    latent, asked = model.encode(torch.randn(1, 8_000)), query()
+    torch.testing.assert_close(model.look(latent, asked).target, model.ask(latent, asked).target)
+
+
+def test_training_tells_what_inference_will_hear(model):
+    """The true rest, encoded, is what a perfect first look leaves over."""
+    latent, asked = model.encode(torch.randn(3, 8_000)), Query(F.normalize(torch.randn(3, 16), dim=-1),
+                                                               F.normalize(torch.randn(3, 16), dim=-1))
+    frames = train.frames_of(model, latent, asked)
+    rest = model.encode(torch.randn(3, 8_000))
+    clip, agreement = train.listen_to_rest(model, rest, frames, asked)
+    heard = model.embedder.head("audio", model.embedder.audio(rest).pooled)
+    wanted = rest_query(heard, model.separator.names, asked.clip)
+    torch.testing.assert_close(clip, wanted[0])
+    torch.testing.assert_close(agreement, (frames * wanted[1][:, None] * 16).transpose(1, 2))
+    hidden, _ = train.listen_to_rest(model, rest, frames, asked, drop=1.0)
+    assert hidden.isnan().all()
+
+
+def test_a_separator_is_grown_from_one_of_another_size(model):
+    """Presence and what fits is kept, whatever the number of hypotheses."""
+    old = model.separator
+    for K in (1, 4):
+        new = MaskSeparator(MaskConfig(80, 16, hypotheses=K, **SIZES)).eval()
+        train._start_from(new, old)
+        latent, asked = model.encode(torch.randn(1, 8_000)).clone(), F.normalize(torch.randn(1, 16), dim=-1)
+        before, after = old(latent, asked), new(latent, asked)
+        torch.testing.assert_close(after.target[:, 0], before.target[:, 0])
+        torch.testing.assert_close(after.presence, before.presence)
+        torch.testing.assert_close(after.confidence[:, : min(K, 2)], before.confidence[:, : min(K, 2)])
