@@ -54,6 +54,7 @@ WHOLE = {
     "audio_plus_text": ("audio_plus_text", "video", None),
     "video_plus_text": ("video_plus_text", "audio", None),
 }
+TIMED = 20.0  # of the scores of `timed`, which lie close together
 _IMAGES = 256  # through the frame encoder at once
 
 
@@ -126,8 +127,9 @@ def hear(model: PEAV, batch: dict, sentences: SentenceCache, run: Run) -> dict[s
     pooled, tokens = sounds.pooled.float(), sounds.frames[:B].float()
     words = sentences(batch["phrases"]).to(model.device)
     clips = model.head("audio", pooled)
+    frames = model.head("frame", sounds.frames.float())
     return {"mixture": clips[:B], "stems": clips[B:], "pooled": pooled[:B], "tokens": tokens,
-            "frames": model.head("frame", tokens), "words": model.text_embedding(words),
+            "frames": frames[:B], "stem_frames": frames[B:], "words": model.text_embedding(words),
             "frame_words": model.text_embedding(words, "frame")}  # fmt: skip
 
 
@@ -143,11 +145,35 @@ def frame_scores(model: PEAV, audio: Tensor, video: Tensor) -> Tensor:
     return products * model.scalar("video_frame_logit_scale") + model.scalar("video_frame_logit_bias")
 
 
+def timed(objects: Tensor, tokens: Tensor, stems: Tensor, stem_frames: Tensor) -> Tensor:
+    """How well objects and sounds agree, in what they are and in when something happens: ``[M, S]``.
+
+    The cosine of the clips plus the mean cosine of what is seen and what is heard at the same time (late interaction,
+    as in ColBERT, Khattab and Zaharia 2020, with the clock in place of the best match). A clip's vector says what a
+    sound is; of several that are alike only the moments tell which one an object makes.
+
+    Args:
+        objects, stems: unit vectors ``[M, E]`` and ``[S, E]``.
+        tokens, stem_frames: unit vectors ``[M, F, E]`` and ``[S, F, E]``.
+    """
+    return objects @ stems.T + torch.einsum("mfe,sfe->ms", tokens, stem_frames) / tokens.shape[1]
+
+
+def contrast(scores: Tensor, truth: Tensor) -> Tensor:
+    """Cross-entropy of each row's and each column's own pair, the diagonal, among those that ``truth [M, M]`` says are
+    none; what is `UNSURE` does not count."""
+    logits = (TIMED * scores).masked_fill((truth != NO) & ~torch.eye(len(scores), dtype=torch.bool,
+                                                                     device=scores.device), -torch.inf)
+    own = torch.arange(len(scores), device=scores.device)
+    return (F_.cross_entropy(logits, own) + F_.cross_entropy(logits.T, own)) / 2
+
+
 def losses(model: PEAV, batch: dict, sentences: SentenceCache, run: Run, share: float = 1.0
            ) -> dict[str, Tensor]:  # fmt: skip
     """Named losses of a batch of `samaudio.drawn.lessons`.
 
-    ``stem``, ``words``: an object finds its stem and its phrase. ``frame``: it is heard where it sounds. ``near``:
+    ``stem``, ``words``: an object finds its stem and its phrase. ``frame``: it is heard where it sounds. ``timed``: it
+    finds its stem by what it is and by when something happens. ``near``:
     what it is told by looks points where the words for it point, since the separator follows words. ``whole``: whole
     films and their sound and captions.
     """
@@ -176,6 +202,8 @@ def losses(model: PEAV, batch: dict, sentences: SentenceCache, run: Run, share: 
         "stem": pairwise(stem_logits, stem_truth),
         "words": pairwise(words, word_truth[:, sounding]),
         "frame": pairwise(frame_scores(model, heard["frames"], tokens), active),
+        "timed": contrast(timed(objects, tokens, heard["stems"], heard["stem_frames"])[sounding][:, sounding],
+                          stem_truth[sounding]),
         "near": near,
         "whole": whole(model, batch, heard, sentences, run, share),
     }
@@ -218,10 +246,12 @@ def validate(model: PEAV, held_out: list[dict], alike: list[dict], sentences: Se
     """Figures on unseen recordings in an unseen drawing style.
 
     ``film_r1``: films that find their sound among 50, whole; ``object_r1``: objects that find their stem among 50;
+    ``timed_r1``: the same by what is seen and heard when (:func:`timed`);
     ``frame_auroc``: that an object scores higher where it is heard than where another one of its film is;
     ``alike_auroc``: the same where the two look alike. ``words``: cosine of objects and the words for their sound.
     """
-    found: dict[str, list[Tensor]] = {"film": [], "audio": [], "object": [], "stem": [], "words": []}
+    found: dict[str, list[Tensor]] = {name: [] for name in ("film", "audio", "object", "stem", "words", "tokens",
+                                                            "stem_frames")}
     areas: dict[str, list[Tensor]] = {"yes": [], "no": []}
     twins: list[float] = []
     for batch in held_out + alike:
@@ -242,23 +272,28 @@ def validate(model: PEAV, held_out: list[dict], alike: list[dict], sentences: Se
         sounding = ~batch["silent"]
         found["object"].append(objects[sounding])
         found["stem"].append(heard["stems"][sounding])
+        found["tokens"].append(tokens[sounding])
+        found["stem_frames"].append(heard["stem_frames"][sounding])
         found["words"].append((objects * heard["words"]).sum(-1)[sounding])
         films = film_embeddings(model, batch, heard, sentences, run)
         found["film"].append(films["video"])
         found["audio"].append(films["audio"])
     joined = {name: torch.cat(parts) for name, parts in found.items()}
-    return {"valid/film_r1": recall(joined["film"], joined["audio"]),
-            "valid/object_r1": recall(joined["object"], joined["stem"]),
+    return {"valid/film_r1": recall(joined["film"] @ joined["audio"].T),
+            "valid/object_r1": recall(joined["object"] @ joined["stem"].T),
+            "valid/timed_r1": recall(timed(joined["object"], joined["tokens"], joined["stem"], joined["stem_frames"])),
             "valid/words": float(joined["words"].mean()),
             "valid/frame_auroc": auroc(torch.cat(areas["yes"]), torch.cat(areas["no"])),
             "valid/alike_auroc": sum(twins) / max(len(twins), 1)}
 
 
-def recall(rows: Tensor, columns: Tensor, among: int = 50) -> float:
-    """Share of rows whose own column scores best among ``among`` of them, in consecutive groups."""
-    groups = max(len(rows) // among, 1)
-    hits = [float((a @ b.T).argmax(1).eq(torch.arange(len(a), device=a.device)).float().mean())
-            for a, b in zip(rows.tensor_split(groups), columns.tensor_split(groups), strict=True)]
+def recall(scores: Tensor, among: int = 50) -> float:
+    """Share of rows ``[M, M]`` whose own column scores best among ``among`` of them, in consecutive groups."""
+    groups = max(len(scores) // among, 1)
+    hits = []
+    for members in torch.arange(len(scores), device=scores.device).tensor_split(groups):
+        block = scores[members][:, members]
+        hits.append(float(block.argmax(1).eq(torch.arange(len(block), device=scores.device)).float().mean()))
     return sum(hits) / len(hits)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import sys
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from peav.codec import DACVAE, CodecConfig, lapped_init_
 from peav.config import PEAVConfig
 from peav.errors import UserError
 from peav.model import PEAV
+from peav.scenes import NO, UNSURE, YES
 from peav.transformer import TransformerConfig
 from samaudio import train_pointing, train_video, train_vision
 from samaudio.checkpoints import load_model, save_model
@@ -71,7 +73,8 @@ def series(folder: Path, name: str) -> list[float]:
 
 @pytest.mark.parametrize(
     ("task", "losses"),
-    [("vision", ["thing", "geometry"]), ("video", ["stem", "words", "frame", "near", "whole"]), ("pointing", ["loss"])],
+    [("vision", ["thing", "geometry"]), ("video", ["stem", "words", "frame", "timed", "near", "whole"]),
+     ("pointing", ["loss"])],
 )
 def test_every_loss_falls(trained, task, losses):
     for name in losses:
@@ -126,3 +129,25 @@ def test_a_model_without_eyes_cannot_learn_to_be_pointed_at(trained):
     folder, _, common = trained
     with contextlib.chdir(folder), pytest.raises(UserError, match="does not see"):
         train_pointing.build(composed("pointing", *common, "embedder=runs/debug-separator/model"), torch.device("cpu"))
+
+
+def test_alike_sounds_are_told_apart_by_when_they_are_heard():
+    """Clips alike, moments not: each object agrees with the stem that has its moments."""
+    same = torch.nn.functional.normalize(torch.ones(2, 4), dim=-1)
+    there, gone = torch.eye(4)[0], torch.eye(4)[1]
+    moments = torch.stack((torch.stack((there, there, gone, gone)), torch.stack((gone, gone, there, there))))
+    scores = train_video.timed(same, moments, same, moments)
+    torch.testing.assert_close(scores, torch.tensor([[2.0, 1.0], [1.0, 2.0]]))
+    assert train_video.recall(scores) == 1.0 and train_video.recall(scores.flip(0)) == 0.0
+
+
+def test_of_what_is_unsure_nothing_is_learned():
+    scores = torch.tensor([[1.0, 0.9], [0.2, 1.0]])
+    sure = torch.tensor([[YES, NO], [NO, YES]])
+    unsure = torch.tensor([[YES, UNSURE], [NO, YES]])
+    with_all, with_less = train_video.contrast(scores, sure), train_video.contrast(scores, unsure)
+    # By hand: rows and columns of two, each log(1 + exp(20 (other - own))).
+    def cost(gap: float) -> float:
+        return math.log1p(math.exp(-20 * gap))
+    assert float(with_all) == pytest.approx(((cost(0.1) + cost(0.8)) + (cost(0.8) + cost(0.1))) / 4, rel=1e-5)
+    assert float(with_less) == pytest.approx((cost(0.8) + cost(0.8)) / 4, rel=1e-4)
