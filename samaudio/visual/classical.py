@@ -7,6 +7,7 @@ negative clicks on the way correct what is followed.
 from __future__ import annotations
 
 import bisect
+import threading
 from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
@@ -19,16 +20,19 @@ Found = tuple[int, np.ndarray, float]  # number of the picture, mask bool [H, W]
 
 
 class Classical:
-    """GrabCut (or a random walker, for tiny objects) with optical flow. `used` says which, once it has run."""
+    """GrabCut (or a random walker, for tiny objects) with optical flow.
+
+    `used` says which, of the last run in the same thread: one of these serves all users of a page.
+    """
 
     max_side: int | None = None
 
     def __init__(self) -> None:
-        self._used: dict[str, None] = {}  # ordered
+        self._here = threading.local()
 
     @property
     def used(self) -> str:
-        return " and ".join(self._used or {"GrabCut": None}) + " with optical flow"
+        return " and ".join(getattr(self._here, "used", None) or {"GrabCut": None}) + " with optical flow"
 
     def run(self, pictures: Pictures, seeds: Mapping[int, Seeds], tick: Callable[[], None]) -> Iterator[Found]:
         """The mask in every picture, in no particular order.
@@ -37,6 +41,7 @@ class Classical:
             seeds: what was pointed at, by number of the picture.
             tick: called once for each picture.
         """
+        self._here.used = {}  # a dict for its order
         anchors = sorted(i for i, seed in seeds.items() if seed.anchors)
         for k, anchor in enumerate(anchors):
             first = 0 if k == 0 else _halfway(pictures.times, anchors[k - 1], anchor)
@@ -50,7 +55,7 @@ class Classical:
     def _mask(self, pictures: Pictures, i: int, seeds: Seeds) -> np.ndarray:
         _, picture = pictures[i]
         mask, method = segment(picture, seeds, pictures.beside(i))
-        self._used[method] = None
+        self._here.used[method] = None
         return mask
 
     def _follow(self, pictures: Pictures, anchor: int, mask: np.ndarray, way: range, seeds: Mapping[int, Seeds],

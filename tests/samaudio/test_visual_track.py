@@ -30,6 +30,7 @@ from visual_films import (
 from peav.errors import UserError
 from samaudio.prompts import Box, Click, Span
 from samaudio.visual import track
+from samaudio.visual.classical import Classical
 from samaudio.visual.segment import Seeds, segment, without
 
 N = 20
@@ -69,6 +70,14 @@ def test_an_object_of_a_few_pixels(tmp_path):
     film = draw(tmp_path / "film.mp4", N, noise, lambda i: [(disc(30 + 3 * i, 60, 3.2), RED)])
     found = track(film.path, Click(*film.click(8)), film.times)
     assert ious(found.masks, film.truth).mean() > 0.55
+
+
+def test_what_was_used_is_said_of_each_run_by_itself(tmp_path):
+    """One segmenter serves many films: what one needed is not said of the next."""
+    film = draw(tmp_path / "film.mp4", 4, noise, lambda i: [(disc(30, 60, 3.2), RED), (disc(120, 50, 14), BLUE)])
+    shared = Classical()
+    said = [track(film.path, Click(x, y, 0.0), [0.0], segmenter=shared).segmenter for x, y in ((30, 60), (120, 50))]
+    assert "random walker" in said[0] and said[1] == "GrabCut with optical flow"
 
 
 @pytest.mark.parametrize("first", [0, 1], ids=["red that goes right", "red that goes left"])
