@@ -7,6 +7,7 @@ dropped, so memory does not grow with the film. Only ``config.json`` and safeten
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -40,10 +41,12 @@ _KINDS: dict[str, tuple[str, str, str, tuple, tuple]] = {
 def load(model: str | Path, device: str | torch.device | None = None) -> Sam:
     """A SAM 2 or SAM 3 video model from a folder or the hub; on the GPU if there is one.
 
+    Also a hub id that arrives as a `Path`, as those that were typed where a folder may stand do, is looked up there.
+
     Raises:
         UserError: no such folder or hub id, it holds another kind of model, or its weights do not fit its settings.
     """
-    folder = resolve(model, allow=("*.json", "*.safetensors"))
+    folder = resolve(os.fspath(model), allow=("*.json", "*.safetensors"))
     try:
         settings = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         kind = _KINDS.get(str(settings.get("model_type")))

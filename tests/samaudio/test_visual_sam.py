@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from visual_films import FPS, RED, H, W, disc, draw, scrolling
 
 from peav.errors import UserError
 from samaudio.prompts import Box, Click
+from samaudio.viewer import Viewer
 from samaudio.visual import track
 from samaudio.visual.sam import Sam, load
 
@@ -141,6 +143,17 @@ def test_wrong_folders_are_refused(tmp_path, folder):
     (tmp_path / "model.safetensors").write_bytes(b"nonsense")
     with pytest.raises(UserError, match="cannot be loaded"):
         load(tmp_path)
+
+
+def test_a_hub_id_is_fetched_wherever_it_was_typed(folder, monkeypatch):
+    """Also by what the command and the page hand on, a `Viewer`."""
+    import huggingface_hub
+
+    asked = []
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda name, **_: asked.append(name) or str(folder))
+    for found in (load("maker/sam"), load(Path("maker/sam")), Viewer(None, "maker/sam").segmenter):
+        assert found.used.endswith("(sam)")
+    assert asked == ["maker/sam"] * 3
 
 
 def test_pictures_are_prepared_as_in_training(folder):
