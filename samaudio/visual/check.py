@@ -25,6 +25,9 @@ def visual_only(prompts: Sequence[Prompt]) -> list[VisualPrompt]:
         raise UserError("nothing is pointed at; give a click such as 412,230@1.5, a box, a mask, or the whole video")
     if masks and (points or len(masks) > 1):
         raise UserError("one mask says all about where the object is; leave out the clicks, boxes and further masks")
+    boxes = [p.time for p in points if isinstance(p, Box)]
+    if twice := [time for time in boxes if boxes.count(time) > 1]:
+        raise UserError(f"two boxes at {twice[0]:g} s; draw one around all of the object, or click on its parts")
     if points and not any(isinstance(p, Box) or p.positive for p in points):
         raise UserError("all clicks are negative; click on the object itself as well")
     return found

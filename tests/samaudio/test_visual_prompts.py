@@ -79,6 +79,7 @@ def test_prompts_and_their_names():
         (Box(5, 5, W + 1, 20, 0), "outside of the picture"),
         (Click(5, 5, 9), "after the end of .* lasts 0.40 s"),
         ([Click(5, 5, 0, False), Click(8, 8, 0, False)], "all clicks are negative"),
+        ([Box(5, 5, 20, 20, 0.1), Box(30, 5, 40, 20, 0.1)], "two boxes at 0.1 s; draw one around"),
         ([Text("guitar"), Span(0, 1)], "nothing is pointed at"),
         ([Mask(object=torch.ones(H, W)), Click(1, 1, 0)], "one mask says all"),
         (Mask(object=torch.ones(H, H)), "at its proportions"),
