@@ -61,6 +61,8 @@ class Report:
         lines = []
         if any(figure.task == "retrieval" for figure in self.outcome.figures):
             lines.append(f"right answers: {_RULES[self.outcome.match]}; ties count as drawn by lot")
+            if self.facts.get("dual softmax"):
+                lines.append("retrieval by the dual softmax, which needs all queries at once: not what a search finds")
         lines += [f"{count} items {why} and are left out" for why, count in self.outcome.left_out.items()]
         items = self.facts.get("items")
         if self.what.items and items is not None and items != self.what.items:

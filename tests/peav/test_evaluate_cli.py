@@ -233,6 +233,8 @@ def test_dual_softmax_says_so(senses):
     document = run(tones(0, 1, 2), "--dsl", "--temperature", "5", "--cosine")
     assert document["dual softmax"] and document["similarity"] == "cosine"
     assert named(document)["text->audio"]["R@1"] == 1
+    assert any("dual softmax" in note for note in document["notes"])  # notes stand below the tables, too
+    assert not any("dual softmax" in note for note in run(tones(0, 1, 2))["notes"])
 
 
 def test_a_film_without_sound_is_left_out_where_sound_is_needed(senses):
