@@ -73,12 +73,8 @@ def main() -> None:
     try:
         make(parser.parse_args())
     except UserError as error:
-        sys.exit(_refused(error))
-
-
-def _refused(error: UserError) -> int:
-    print(f"error: {error}", file=sys.stderr)
-    return 2
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
 
 
 if __name__ == "__main__":
