@@ -65,6 +65,7 @@ def load(
     import torch
 
     from . import checkpoints, hub, published
+    from .published_config import FIXED_FRAMES
     from .training import pick_device
 
     where = pick_device(device) if isinstance(device, str) else device
@@ -73,8 +74,10 @@ def load(
     folder = hub.resolve(model, revision)
     if checkpoints.is_ours(folder):
         return checkpoints.load(folder).to(where, dtype or torch.float32)
+    # In one of the layouts the number may stand in the model's name alone.
+    frames = FIXED_FRAMES if str(model).rstrip("/").endswith("-16-frame") else None
     return published.load_published(
-        folder, dtype=dtype or torch.float32, device=where, text_after_norm=text_after_norm
+        folder, dtype=dtype or torch.float32, device=where, text_after_norm=text_after_norm, video_frames=frames
     )
 
 

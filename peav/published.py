@@ -34,6 +34,7 @@ def load_published(
     dtype: torch.dtype = torch.float32,
     device: str | torch.device = "cpu",
     text_after_norm: bool = False,
+    video_frames: int | None = None,
 ) -> PEAV | PEAFrame:
     """A published PE-AV or PE-A-Frame, ready to embed; which of them, and its layout, is seen from the weights.
 
@@ -43,6 +44,7 @@ def load_published(
         device: where to put them.
         text_after_norm: take the text vector after the text tower's final norm, as transformers does from 5.1.0
             on. The checkpoints were made for the state before it.
+        video_frames: images per clip of a model that sees, where its files do not say.
 
     Raises:
         UserError: a file is missing or damaged, or weights are missing, left over or of another size.
@@ -64,6 +66,7 @@ def load_published(
             kind,
             processor=None if processor is None else read_json(processor),
             text_after_norm=text_after_norm,
+            video_frames=video_frames,
         ),
         settings,
         folder,

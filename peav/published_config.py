@@ -60,6 +60,7 @@ def from_published(
     *,
     processor: Mapping[str, Any] | None = None,
     text_after_norm: bool = False,
+    video_frames: int | None = None,
 ) -> PEAVConfig:
     """Read a ``config.json``.
 
@@ -69,6 +70,7 @@ def from_published(
         kind: the layout of both.
         processor: content of ``processor_config.json``, which says how many images a clip has.
         text_after_norm: see `peav.load`.
+        video_frames: images per clip where neither file says.
 
     Raises:
         KeyError, ValueError: a needed field or weight is missing, or sizes contradict each other.
@@ -88,7 +90,7 @@ def from_published(
         vision=vision,
         video=None if video is None else tower(video),
         audio_video=None if fusion is None else tower(fusion),
-        video_frames=_video_frames(settings, processor or {}) if video is not None else None,
+        video_frames=None if video is None else _video_frames(settings, processor or {}) or video_frames,
     )
 
 

@@ -64,6 +64,17 @@ def test_every_published_name_is_fetched_from_the_hub(asked, name):
     assert "*.safetensors" in asked[0]["allow"] and "*.json" in asked[0]["allow"]
 
 
+def test_a_model_of_16_frames_is_known_by_its_name_where_its_files_do_not_say(asked, tmp_path):
+    assert peav.load("facebook/pe-av-small-16-frame", device="cpu").config.video_frames == 16
+    assert peav.load("facebook/pe-av-small", device="cpu").config.video_frames is None
+    folder = shutil.copytree(FIXTURES / "pe_av", tmp_path / "pe-av-small-16-frame")
+    assert peav.load(folder, device="cpu").config.video_frames == 16
+    processor = json.loads((folder / "processor_config.json").read_text())
+    processor["video_processor"]["num_frames"] = 8
+    (folder / "processor_config.json").write_text(json.dumps(processor))
+    assert peav.load(folder, device="cpu").config.video_frames == 8
+
+
 def test_a_revision_is_passed_on(asked):
     peav.load("facebook/pe-av-small", revision="perception_models", device="cpu")
     assert asked[0]["revision"] == "perception_models"
