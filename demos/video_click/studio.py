@@ -139,9 +139,11 @@ class Studio:
             positive = [point for point in session.points if point.positive]
             if not positive:
                 return None, "only points that do not belong to it; add one on what makes the sound"
-            if min(abs(point.time - session.time) for point in positive) > NEAR:
+            near = [point for point in session.points if abs(point.time - session.time) <= NEAR]
+            if not any(point.positive for point in near):
                 return None, "press “Follow it through the film” to see it here"
-            found = visual.track(session.recording.path, session.points, times=[session.time],
+            # Not from those far away, which would be followed all the way to here.
+            found = visual.track(session.recording.path, near, times=[session.time],
                                  segmenter=self.separator.viewer.segmenter)  # fmt: skip
             mask, used = found.masks[0], found.segmenter
         share = 100 * float(mask.float().mean())

@@ -187,6 +187,23 @@ def test_an_object_is_followed_through_the_film(studio, session, film):
     studio.point(session, 82, 90, ADD)
     assert session.track is None  # it was that of other points
 
+def test_a_preview_does_not_follow_from_points_far_away(studio, session, film, monkeypatch):
+    from samaudio import visual
+
+    studio.load(session, film, "film.mp4")
+    for seconds in (0.0, 3.5):
+        studio.look(session, seconds)
+        studio.point(session, 80, 90, ADD)
+    asked = []
+    track = visual.track
+    monkeypatch.setattr(visual, "track",
+                        lambda film, points, **rest: asked.append(points) or track(film, points, **rest))
+    assert "of the picture" in studio.picture(session)[1]
+    assert [point.time for point in asked[0]] == [3.5]
+    studio.look(session, 1.8)
+    assert "Follow it" in studio.picture(session)[1] and len(asked) == 1
+
+
 
 def test_a_recording_has_nothing_to_point_at(studio, session, tmp_path):
     studio.load(session, fakes.make_sound(tmp_path / "a.wav"), "a.wav")
