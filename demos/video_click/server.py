@@ -129,10 +129,13 @@ def serve(separator: Any, socket: Any, limits: Limits) -> None:
 
 def remove_old(uploads: Path, older_than: float = _UPLOAD) -> None:
     """Remove what was sent but never loaded."""
-    for path in uploads.rglob("*"):
-        with suppress(OSError):
-            if path.is_file() and time.time() - path.stat().st_mtime > older_than:
-                path.unlink()
+    for folder, _, names in os.walk(uploads):  # which goes on where folders vanish meanwhile
+        for path in (Path(folder, name) for name in names):
+            with suppress(OSError):
+                if time.time() - path.stat().st_mtime > older_than:
+                    path.unlink()
+                    if path.parent != uploads:
+                        path.parent.rmdir()
 
 
 @contextmanager

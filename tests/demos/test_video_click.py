@@ -204,6 +204,19 @@ def test_a_preview_does_not_follow_from_points_far_away(studio, session, film, m
     assert "Follow it" in studio.picture(session)[1] and len(asked) == 1
 
 
+def test_an_object_is_followed_through_the_film(studio, session, film):
+    studio.load(session, film, "film.mp4")
+    with pytest.raises(UserError, match="nothing is marked"):
+        studio.follow(session, nothing)
+    studio.point(session, 80, 90, ADD)
+    studio.follow(session, nothing)
+    found = pictures.strip(session.recording, session.track, session.new)
+    assert len(found) == pictures.STRIP and all(seen and path.is_file() for _, seen, path in found)
+    html = words.strip(session, found)
+    assert html.count("<img") == html.count('alt="Picture at') == pictures.STRIP
+    studio.point(session, 82, 90, ADD)
+    assert session.track is None  # it was that of other points
+
 
 def test_a_recording_has_nothing_to_point_at(studio, session, tmp_path):
     studio.load(session, fakes.make_sound(tmp_path / "a.wav"), "a.wav")
