@@ -6,6 +6,7 @@ Gradio reads the annotations of handlers when they are defined, so this module d
 import logging
 import math
 from collections.abc import Callable, Generator, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -134,11 +135,10 @@ def build(studio: Studio, sessions: Sessions, uploads: Path) -> Any:
         }  # fmt: skip
 
     def begin(session: Session) -> dict:
-        """Everything about a recording that was just loaded, or could not be."""
+        """Everything about a recording that was just loaded."""
         recording = session.recording
-        changed = {upload: None, phrase: "", start: None, end: None} | see(session) | hear(session)
-        if recording is None:
-            return changed | {pointing: gr.update(visible=False), saying: gr.update(visible=False), wave: ""}
+        assert recording is not None
+        changed = {upload: None, phrase: "", start: None, end: None, x: None, y: None} | see(session) | hear(session)
         film = recording.video
         changed |= {
             saying: gr.update(visible=True),
@@ -150,9 +150,8 @@ def build(studio: Studio, sessions: Sessions, uploads: Path) -> Any:
             changed[time] = gr.update(maximum=last, value=session.time)
         return changed
 
-    def act(request: Any, what: Callable[[Session], str], then: Callable[[Session], dict], failed: Any = None) -> dict:
+    def act(request: Any, what: Callable[[Session], str], then: Callable[[Session], dict]) -> dict:
         """Do something short and show what changed; what cannot be done is said in one line."""
-        session = None
         try:
             session = sessions.of(request.session_hash)
             if not session.busy.acquire(blocking=False):
@@ -163,8 +162,7 @@ def build(studio: Studio, sessions: Sessions, uploads: Path) -> Any:
             finally:
                 session.busy.release()
         except Exception as error:
-            changed = {status: words.problem(_said(error))}
-            return changed | failed(session) if failed is not None and session is not None else changed
+            return {status: words.problem(_said(error))}
 
     def working(request: Any, title: str, what: Callable[[Session, Tell], None], then: Callable[[Session], dict],
                 line: str) -> Generator[dict, None, None]:  # fmt: skip
@@ -216,14 +214,16 @@ def build(studio: Studio, sessions: Sessions, uploads: Path) -> Any:
                 path.unlink(missing_ok=True)
             return _loaded(session)
 
-        return act(request, load, begin, begin)
+        return act(request, load, begin)
 
     def on_example(number: int, request: Any):
         def load(session: Session) -> str:
+                with suppress(OSError):  # more may be in it
+                    path.parent.rmdir()
             studio.example(session, number)
             return _loaded(session)
 
-        return act(request, load, begin, begin)
+        return {upload: None} | act(request, load, begin)
 
     def on_point(how: str, request: gr.Request, event: gr.EventData):
         def add(session: Session) -> str:
@@ -301,7 +301,7 @@ def build(studio: Studio, sessions: Sessions, uploads: Path) -> Any:
 
     seen = [status, points, picture, strip]
     heard = [results, player, candidate, verdict, files, spectrograms]
-    loaded = [*seen, *heard, upload, phrase, start, end, pointing, saying, wave, time]
+    loaded = [*seen, *heard, upload, phrase, start, end, x, y, pointing, saying, wave, time]
     buttons = [separate, follow, stop]
     quiet: dict = {"show_progress": "hidden", "api_visibility": "private"}
 

@@ -48,37 +48,40 @@ def load(path: Path, name: str, session: Session, limits: Limits, move: bool) ->
         move: the file is not needed any more where it is.
 
     Raises:
-        UserError: the file is too large or too long, or cannot be read. The session is then empty.
+        UserError: the file is too large or too long, or cannot be read. The session is then as it was.
     """
-    session.empty()
     ending = Path(name).suffix.lower()
     own = session.new("recording" + (ending if ending[1:].isalnum() and len(ending) < 8 else ""))
+    sound = session.new("original.wav")
     try:
         if (size := path.stat().st_size) > limits.bytes:
             raise UserError(f"{shown(name)}: has {size / 1e6:.0f} MB; at most {limits.megabytes:g} MB can be loaded")
         (shutil.move if move else shutil.copyfile)(path, own)
-        found = _read(own, name, session, limits)
+        found = _read(own, name, sound, limits)
     except UserError as error:
-        session.empty()
+        session.undo((own, sound))
+        if "is not audio" in str(error):  # a film neither
+            raise UserError(f"{shown(name)}: is no film or recording that can be read; convert it to mp4 or wav"
+                            ) from error  # fmt: skip
         # Which folder it lies in here is nobody's business.
         raise UserError(str(error).replace(shown(own), shown(name))) from error
     except BaseException:
-        session.empty()
+        session.undo((own, sound))
         raise
+    session.empty(keep=(own, sound))
     session.recording = found
     if found.video is not None:
         session.time = round(found.video.seconds / 2, 2)
     return found
 
 
-def _read(path: Path, name: str, session: Session, limits: Limits) -> Recording:
+def _read(path: Path, name: str, sound: Path, limits: Limits) -> Recording:
     from peav import media
 
     info = media.probe(path)
     if info.seconds is not None and info.seconds > limits.seconds * 1.02:
         raise _too_long(name, limits)
     video = _pictures(path, limits, name)
-    sound = session.new("original.wav")
     frames = 0
     with media.stream(path, block_frames=1 << 16) as blocks:
         with media.Writer(sound, info.sample_rate, info.channels) as out:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import secrets
 import shutil
 import threading
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from time import monotonic
@@ -113,11 +115,24 @@ class Session:
                 self.drop(path)
         self.takes, self.chosen = [], 0
 
-    def empty(self) -> None:
-        """As at the beginning; all files are removed."""
+    def empty(self, keep: Sequence[Path] = ()) -> None:
+        """As at the beginning; all files are removed, but those of ``keep``."""
         self._offered, self._pictures = {}, []
         self.recording, self.points, self.track, self.takes, self.chosen, self.time = None, [], None, [], 0, 0.0
-        shutil.rmtree(self.folder, ignore_errors=True)
+        if not keep:
+            shutil.rmtree(self.folder, ignore_errors=True)
+            return
+        kept = {path.parent for path in keep}
+        for folder in self.folder.iterdir():
+            if folder not in kept:
+                shutil.rmtree(folder, ignore_errors=True)
+
+    def undo(self, paths: Sequence[Path]) -> None:
+        """Remove new paths with their folders."""
+        for path in paths:
+            shutil.rmtree(path.parent, ignore_errors=True)
+        with suppress(OSError):  # not when there is more
+            self.folder.rmdir()
 
 
 class Sessions:

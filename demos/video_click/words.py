@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from html import escape
 from pathlib import Path
@@ -32,8 +33,10 @@ def note(line: str) -> str:
 
 
 def problem(line: str) -> str:
-    """One line that a screen reader says at once."""
-    return f'<p class="vc-problem" role="alert">{escape(line[:1].upper() + line[1:])}</p>'
+    """One line that a screen reader says at once. A file's name at its start stays as it is."""
+    if not re.match(r"[^:]*\.\w{1,8}: ", line):
+        line = line[:1].upper() + line[1:]
+    return f'<p class="vc-problem" role="alert">{escape(line)}</p>'
 
 
 def working(what: str, moment: Moment) -> str:

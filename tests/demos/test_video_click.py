@@ -135,6 +135,19 @@ def test_what_cannot_be_loaded_leaves_nothing_behind(studio, session, tmp_path, 
     assert session.recording is None and not session.folder.exists()
 
 
+def test_what_cannot_be_loaded_leaves_what_was_there(studio, session, film, tmp_path):
+    studio.load(session, film, "film.mp4")
+    studio.point(session, 80, 90, ADD)
+    before, files = session.recording, sorted(session.folder.rglob("*"))
+    wrong = tmp_path / "wrong.mp4"
+    wrong.write_bytes(b"no film at all" * 9)
+    with pytest.raises(UserError, match="wrong.mp4: is no film or recording that can be read"):
+        studio.load(session, wrong, "wrong.mp4")
+    assert session.recording is before and len(session.points) == 1 and sorted(session.folder.rglob("*")) == files
+    studio.load(session, film, "film.mp4")
+    assert session.points == [] and not before.path.exists() and session.recording.sound.is_file()
+
+
 def test_a_header_that_lies_about_its_length_does_not_help(studio, session, tmp_path, monkeypatch):
     path = tmp_path / "long.wav"
     media.write(path, torch.zeros(1, 20 * 4000), 4000)
@@ -173,19 +186,6 @@ def test_the_mask_is_drawn_where_the_object_is(studio, session, film):
     assert "GrabCut" in said and plain.shape[:2] == (fakes.HEIGHT, fakes.WIDTH)
     assert changed[:, :160].sum() > 1500 and changed[:, 160:].sum() < 50
 
-
-def test_an_object_is_followed_through_the_film(studio, session, film):
-    studio.load(session, film, "film.mp4")
-    with pytest.raises(UserError, match="nothing is marked"):
-        studio.follow(session, nothing)
-    studio.point(session, 80, 90, ADD)
-    studio.follow(session, nothing)
-    found = pictures.strip(session.recording, session.track, session.new)
-    assert len(found) == pictures.STRIP and all(seen and path.is_file() for _, seen, path in found)
-    html = words.strip(session, found)
-    assert html.count("<img") == html.count('alt="Picture at') == pictures.STRIP
-    studio.point(session, 82, 90, ADD)
-    assert session.track is None  # it was that of other points
 
 def test_a_preview_does_not_follow_from_points_far_away(studio, session, film, monkeypatch):
     from samaudio import visual

@@ -247,6 +247,12 @@ def test_work_can_be_stopped(user, film, server, monkeypatch):
 
 
 def test_two_users_do_not_see_each_others_files(user, browser, server, film):
+    user.get_by_role("button", name="Set this point").click()
+    user.get_by_role("alert").filter(has_text="type both").wait_for()
+    user.get_by_label("Name of the sound").fill("low")
+    user.set_input_files("#upload input[type=file]", str(nonsense))
+    user.get_by_role("alert").filter(has_text="nonsense.mp4").wait_for()
+    assert user.locator("#picture img").is_visible() and user.input_value("#phrase textarea") == "low"
     address, app, _ = server
     load(user, film)
     user.get_by_label("Name of the sound").fill("low")
