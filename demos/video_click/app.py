@@ -30,7 +30,12 @@ def theme() -> Any:
 
     return gr.themes.Default(
         primary_hue="blue", font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]
-    ).set(button_primary_background_fill="*primary_700", button_primary_background_fill_hover="*primary_800")
+    ).set(
+        button_primary_background_fill="*primary_700",
+        button_primary_background_fill_hover="*primary_800",
+        body_text_color_subdued="*neutral_500",  # of 4.5 to 1 at least
+        input_placeholder_color="*neutral_500",
+    )
 
 
 def build(studio: Studio, sessions: Sessions, uploads: Path) -> Any:
@@ -57,9 +62,10 @@ def build(studio: Studio, sessions: Sessions, uploads: Path) -> Any:
 
     limits = studio.limits
     with Page(title="Video click", analytics_enabled=False, delete_cache=(600, 3600)) as page:
-        gr.Markdown("# Click on what makes the sound\nLoad a film or a recording, say which sound, and hear it alone.")
+        gr.Markdown("# Click on what makes the sound\n"
+                    f"Load a film or a recording (at most {limits}), say which sound, and hear it alone.")
         with gr.Row(equal_height=True):
-            upload = gr.File(label=f"Film or recording (at most {limits})", height=130, scale=3, elem_id="upload")
+            upload = gr.File(label="Film or recording", height=150, scale=3, elem_id="upload")
             with gr.Column(scale=2, min_width=220):
                 examples = [gr.Button(f"Example: {e.title}", size="md") for e in studio.examples]
         status = gr.HTML(words.note("Nothing is loaded yet."), js_on_load=widgets.STATUS_JS, elem_id="status")
@@ -110,7 +116,7 @@ def build(studio: Studio, sessions: Sessions, uploads: Path) -> Any:
             return changed | {picture: "", strip: ""}
         path, said = studio.picture(session)
         alt = f"Picture of the film at {session.time:.2f} s, {len(session.points)} points; {said}"
-        changed[picture] = widgets.picture_value(session.picture(path), alt, said)
+        changed[picture] = widgets.picture_value(session.picture(path), alt, said[:1].upper() + said[1:])
         if again:
             found = [] if session.track is None else pictures.strip(session.recording, session.track, session.new)
             changed[strip] = words.strip(session, found)
@@ -212,18 +218,18 @@ def build(studio: Studio, sessions: Sessions, uploads: Path) -> Any:
                 studio.load(session, path, path.name, move=True)
             finally:
                 path.unlink(missing_ok=True)
-            return _loaded(session)
-
-        return act(request, load, begin)
-
-    def on_example(number: int, request: Any):
-        def load(session: Session) -> str:
                 with suppress(OSError):  # more may be in it
                     path.parent.rmdir()
-            studio.example(session, number)
             return _loaded(session)
 
         return {upload: None} | act(request, load, begin)
+
+    def on_example(number: int, request: Any):
+        def load(session: Session) -> str:
+            studio.example(session, number)
+            return _loaded(session)
+
+        return act(request, load, begin)
 
     def on_point(how: str, request: gr.Request, event: gr.EventData):
         def add(session: Session) -> str:

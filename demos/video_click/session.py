@@ -44,7 +44,7 @@ class Limits:
         return 60.0 * self.minutes
 
     def __str__(self) -> str:
-        return f"{self.megabytes:g} MB and {self.minutes:g} minutes"
+        return f"{self.megabytes:g} MB and {self.minutes:g} minute{'' if self.minutes == 1 else 's'}"
 
 
 class Stopped(UserError):

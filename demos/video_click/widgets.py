@@ -69,6 +69,12 @@ element.addEventListener('keydown', (event) => {
   } else return;
   event.preventDefault();
 });
+// A film from a phone held upright shall not be taller than the window.
+const fit = () => {
+  const img = q('img');
+  if (img.naturalHeight) q('.vc-frame').style.setProperty('--ratio', img.naturalWidth / img.naturalHeight);
+};
+q('img').addEventListener('load', fit);
 watch('value', show);
 show();
 """
@@ -244,9 +250,10 @@ show();
 """
 
 CSS = """
-.gradio-container { max-width: 1100px !important; }
-#status { position: sticky; top: 0; z-index: 20; background: var(--body-background-fill); }
-.vc-frame { position: relative; width: min(100%, 760px); cursor: crosshair; line-height: 0;
+/* Hidden overflow would keep what shall stay at the top of the window from doing so. */
+.gradio-container { width: 100%; max-width: 1100px !important; margin: 0 auto; overflow: clip !important; }
+#status { position: sticky; top: 0; z-index: 20; background: var(--body-background-fill) !important; }
+.vc-frame { position: relative; width: min(100%, 760px, 75vh * var(--ratio, 1.5)); cursor: crosshair; line-height: 0;
   touch-action: manipulation; }
 .vc-frame img { width: 100%; height: auto; margin: 0; border-radius: 6px; user-select: none; }
 .vc-frame:focus-visible, .vc-player button:focus-visible { outline: 3px solid #2f6fed; outline-offset: 2px; }
@@ -276,7 +283,7 @@ CSS = """
 .vc-spectrograms { width: 100%; height: auto; }
 .vc-problem { border-left: 4px solid #c62828; padding: .5em .8em; background: #c6282822; font-weight: 600; }
 .vc-note { border-left: 4px solid #1f55c4; padding: .5em .8em; background: #1f55c41a; }
-.vc-note progress { width: 100%; display: block; }
+.vc-note progress { width: 100%; display: block; accent-color: #1f55c4; }
 .vc-files li { margin: .3em 0; } .vc-files a { text-decoration: underline; }
 """
 

@@ -35,7 +35,7 @@ def tone(frequency: float, seconds: float = SECONDS) -> np.ndarray:
 LOW, HIGH = tone(300.0), tone(2_000.0)
 
 
-def make_film(path: Path) -> Path:
+def make_film(path: Path, turned: int = 0) -> Path:
     import av
 
     rows, columns = np.mgrid[:HEIGHT, :WIDTH]
@@ -44,6 +44,8 @@ def make_film(path: Path) -> Path:
     with av.open(str(path), "w") as out:
         video = out.add_stream("libx264", rate=FPS, options={"preset": "ultrafast", "crf": "16"})
         video.width, video.height, video.pix_fmt = WIDTH, HEIGHT, "yuv420p"
+        if turned:
+            video.set_display_rotation(turned)
         audio = out.add_stream("flac", rate=RATE, layout="mono")
         for i in range(round(SECONDS * FPS)):
             picture = ground.copy()

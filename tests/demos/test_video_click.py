@@ -363,6 +363,14 @@ def test_nothing_of_the_user_becomes_markup(studio, session, tmp_path):
     assert "<script>" not in said
 
 
+@pytest.mark.parametrize("line, shown", [
+    ("which sound? name it", "Which sound? name it"),
+    ("my film.mp4: is empty", "my film.mp4: is empty"),
+])  # fmt: skip
+def test_problems_begin_with_a_capital_but_for_the_users_own_names(line, shown):
+    assert f">{shown}<" in words.problem(line)
+
+
 def test_widgets_get_json():
     wave = json.loads(widgets.wave_value([(-0.5, 0.25), (0.0, 0.0)], 2.0, 0.5, 1.0))
     assert wave["seconds"] == 2.0 and wave["path"].count("M") == 2 and "0.5 to 1 s" in wave["alt"]
@@ -404,7 +412,7 @@ def test_uploads_that_nobody_loaded_go(tmp_path):
         path.write_bytes(b"x")
     os.utime(old, (1, 1))
     remove_old(tmp_path)
-    assert not old.exists() and new.exists()
+    assert not old.parent.exists() and new.exists()
 
 
 def test_only_what_was_uploaded_can_be_loaded(tmp_path):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import time
 from pathlib import Path
@@ -121,6 +122,11 @@ def test_click_separate_play_download(user, film, tmp_path):
     user.get_by_role("button", name="Separate", exact=True).click()
     user.locator("#status", has_text="left").wait_for()  # how long it takes is said while it works
     assert user.locator("#status progress").count() == 1
+    assert user.evaluate("() => window.scrollY") > 300
+    box = user.locator("#status progress").bounding_box()
+    assert 0 <= box["y"] < 200  # and where it can be seen, however far down the page one is
+    ground = user.evaluate("() => getComputedStyle(document.querySelector('#status')).backgroundColor")
+    assert ground.startswith("rgb(")  # nothing shines through
     assert user.locator("#status [aria-live=polite][aria-busy=true]").count() == 1  # not every per cent is read aloud
     user.locator("#status", has_text="Done.").wait_for()
     assert user.locator("#status [aria-live=polite][aria-busy=false]").count() == 1
@@ -214,6 +220,17 @@ def test_a_phrase_and_a_span_on_the_waveform_of_a_recording_without_pictures(use
     assert np.abs(target[round(2.5 * fakes.RATE) :]).max() < 1e-3
 
 
+def test_a_film_from_a_phone_fits_into_the_window(user, tmp_path):
+    load(user, fakes.make_film(tmp_path / "upright.mp4", turned=90))
+    user.wait_for_function("() => document.querySelector('#picture img')?.naturalHeight > 0")
+    box = user.locator("#picture img").bounding_box()
+    assert box["height"] <= 0.76 * 900 and box["width"] / box["height"] == pytest.approx(9 / 16, abs=0.02)
+    click_picture(user, 0.5, 0.25)
+    user.locator("#points li").wait_for()
+    found = re.search(r"source: ([\d.]+), ([\d.]+) at", user.inner_text("#points"))
+    assert [float(part) for part in found.groups()] == pytest.approx([90, 80], abs=1)
+
+
 def test_what_is_not_there_is_said(user, film):
     load(user, film)
     user.get_by_label("Name of the sound").fill("bagpipes")
@@ -230,6 +247,12 @@ def test_mistakes_are_said_in_one_line(user, film, tmp_path):
     load(user, film)
     user.get_by_role("button", name="Separate", exact=True).click()
     user.get_by_role("alert").filter(has_text="Which sound? click on what makes it").wait_for()
+    user.get_by_role("button", name="Set this point").click()
+    user.get_by_role("alert").filter(has_text="type both").wait_for()
+    user.get_by_label("Name of the sound").fill("low")
+    user.set_input_files("#upload input[type=file]", str(nonsense))
+    user.get_by_role("alert").filter(has_text="nonsense.mp4").wait_for()
+    assert user.locator("#picture img").is_visible() and user.input_value("#phrase textarea") == "low"
     large = tmp_path / "large.wav"
     large.write_bytes(bytes(3_000_000))
     user.set_input_files("#upload input[type=file]", str(large))
@@ -247,12 +270,6 @@ def test_work_can_be_stopped(user, film, server, monkeypatch):
 
 
 def test_two_users_do_not_see_each_others_files(user, browser, server, film):
-    user.get_by_role("button", name="Set this point").click()
-    user.get_by_role("alert").filter(has_text="type both").wait_for()
-    user.get_by_label("Name of the sound").fill("low")
-    user.set_input_files("#upload input[type=file]", str(nonsense))
-    user.get_by_role("alert").filter(has_text="nonsense.mp4").wait_for()
-    assert user.locator("#picture img").is_visible() and user.input_value("#phrase textarea") == "low"
     address, app, _ = server
     load(user, film)
     user.get_by_label("Name of the sound").fill("low")
@@ -323,7 +340,8 @@ def shoot(page) -> None:
         page.wait_for_timeout(300)
         path = IMAGES / f"video-click-{name}.png"
         page.screenshot(path=path, full_page=True)
-        Image.open(path).convert("RGB").quantize(256).save(path, optimize=True)  # a third of the size
+        # A third of the size. Other methods than this one lose the green of points, which are small.
+        Image.open(path).convert("RGB").quantize(256, method=Image.Quantize.FASTOCTREE).save(path, optimize=True)
 
 
 @pytest.fixture(scope="module")
