@@ -204,7 +204,8 @@ def build(studio: Studio, sessions: Sessions, uploads: Path) -> Any:
                 except StopIteration as finished:
                     yield {status: words.note(line)} | finished.value | idle
                     return
-                yield {status: words.working(title, moment)} | ({} if shown_busy else busy)
+                doing = "Waiting for another user's work" if session.waiting else title
+                yield {status: words.working(doing, moment)} | ({} if shown_busy else busy)
                 shown_busy = True
         except Stopped as error:
             yield {status: words.note(_said(error))} | hear(session) | idle

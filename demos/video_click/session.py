@@ -66,6 +66,7 @@ class Session:
     track: ObjectTrack | None = None
     takes: list[Take] = field(default_factory=list)
     chosen: int = 0
+    waiting: bool = False  # for another user's work
     stop: threading.Event = field(default_factory=threading.Event)
     busy: threading.Lock = field(default_factory=threading.Lock)
     seen: float = field(default_factory=monotonic)

@@ -109,10 +109,14 @@ class Studio:
         session.track = None
 
     @contextmanager
-    def _turn(self, tell: Tell) -> Iterator[None]:
-        """Wait for the model; whoever waits can still be stopped."""
-        while not self._model.acquire(timeout=0.5):
-            tell(0.0)
+    def _turn(self, session: Session, tell: Tell) -> Iterator[None]:
+        """Wait for the model; whoever waits is told so, and can still be stopped."""
+        try:
+            while not self._model.acquire(timeout=0.2):
+                session.waiting = True
+                tell(0.0)
+        finally:
+            session.waiting = False
         try:
             yield
         finally:
@@ -161,7 +165,7 @@ class Studio:
         assert session.recording is not None
         if not any(point.positive for point in session.points):
             raise UserError("nothing is marked; click on what makes the sound first")
-        with self._turn(tell):
+        with self._turn(session, tell):
             session.track = self._followed(session, film.seconds, tell)
 
     def _followed(self, session: Session, seconds: float, tell: Tell) -> Any:
@@ -219,7 +223,7 @@ class Studio:
         def progress(done: float, total: float | None) -> None:
             tell(_PEAK_SHARE * done / (total or film.seconds))
 
-        with self._turn(tell):
+        with self._turn(session, tell):
             result = self.separator.separate(film.path, wanted, candidates=candidates, progress=progress)
             if session.points and session.track is None:
                 session.track = self._followed(session, film.seconds, lambda share: None)

@@ -296,9 +296,12 @@ def test_stopping_while_another_user_is_served(studio, session, tmp_path):
     with studio._model:
         steps = watched(lambda tell: studio.separate(session, "low", None, None, 1, tell), session.stop, every=0.05)
         assert next(steps) == Moment(0.0, None)
+        while not session.waiting:  # which the page says
+            next(steps)
         session.stop.set()
         with pytest.raises(Stopped):
             list(steps)
+        assert not session.waiting
 
 
 # --- work ---

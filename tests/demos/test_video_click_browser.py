@@ -269,6 +269,23 @@ def test_work_can_be_stopped(user, film, server, monkeypatch):
     assert user.get_by_role("button", name="Separate", exact=True).is_enabled()
 
 
+def test_who_waits_for_another_user_is_told_so(user, browser, server, film, monkeypatch):
+    monkeypatch.setattr(server[2], "slowness", 20.0)
+    other = browser.new_page()
+    other.goto(server[0])
+    for page in (other, user):
+        load(page, film)
+        page.get_by_label("Name of the sound").fill("low")
+        page.get_by_role("button", name="Separate", exact=True).click()
+        page.locator("#status progress").wait_for()
+    user.locator("#status", has_text="Waiting for another user").wait_for()
+    other.get_by_role("button", name="Stop").click()
+    user.locator("#status", has_text="Separating").wait_for()
+    user.get_by_role("button", name="Stop").click()
+    user.locator("#status", has_text="stopped").wait_for()
+    other.close()
+
+
 def test_two_users_do_not_see_each_others_files(user, browser, server, film):
     address, app, _ = server
     load(user, film)
