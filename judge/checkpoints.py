@@ -1,17 +1,19 @@
 """A Judge of our own on disk: ``config.json`` and ``model.safetensors``, beside what it listens with.
 
-The weights of the codec are not stored again, nor are those of the embedder and the separator that a Judge with an
-estimator compares with (`judge.estimate`). They come from the folder of a whole model, the one that the Judge's folder
-lies in or is, else from the model inside the installed packages. The config remembers which ones they were.
+The weights of the codec are not stored again, nor are those of the embedder that a Judge with an estimator listens
+with (`judge.estimate`). They come from the folder of a whole model, the one that the Judge's folder lies in or is, else
+from the model inside the installed packages. The config remembers which ones they were. The estimator's separator lies
+in the Judge's own ``separator/``: a model whose separator is trained on keeps its Judge.
 """
 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 import peav
 from peav.checkpoints import configured, fill, load_codec, read_part, write_part
@@ -23,11 +25,13 @@ from .model import JudgeConfig, JudgeModel
 
 FORMAT = "judge"
 ELSEWHERE = ("codec.", "estimator.")  # weights that lie in folders of their own
+HEARING = ("audio.", "audio_head.", "frame_head.", "text_audio_head.", "text_frame_head.", "text_audio_logit",
+           "text_frame_logit")  # fmt: skip
 PACKAGED = Path(__file__).parent / "weights" / "mini"
 
 
 def save(model: JudgeModel, folder: str | Path, dtype: torch.dtype = torch.float16) -> None:
-    """Write the Judge without its codec and estimator; ``dtype`` is how floats are stored.
+    """Write the Judge and its estimator's separator, without codec and embedder; ``dtype`` is how floats are stored.
 
     Raises:
         ValueError: a weight is too large for ``dtype``.
@@ -36,6 +40,7 @@ def save(model: JudgeModel, folder: str | Path, dtype: torch.dtype = torch.float
     settings = {"format": FORMAT, **model.config.to_dict(), "codec_identity": identity(model.codec)}
     if model.estimator is not None:
         settings["estimator_identity"] = estimator_identity(model.estimator)
+        model.estimator.separator.save(Path(folder) / "separator", dtype)
     write_part(folder, settings, own, dtype)
 
 
@@ -64,7 +69,8 @@ def load(
     Args:
         folder: as written by :func:`save`.
         codec_folder: where the codec is, if in none of the places above.
-        model_folder: the whole model whose embedder and separator the Judge compares with, if in none of them.
+        model_folder: the whole model whose embedder the Judge listens with, if in none of them, and whose separator it
+            compares with, if it has none of its own.
 
     Raises:
         UserError: a file is missing or damaged; codec, embedder or separator are not those that the Judge was trained
@@ -73,7 +79,10 @@ def load(
     folder = Path(folder)
     model, heard = read(folder, codec_folder)
     if model.config.estimate:
-        estimator = Estimator.load(model_folder or _place(folder, "separator").parent)
+        own = folder / "separator"
+        if not own.is_dir():
+            own = Path(model_folder) / "separator" if model_folder else _place(folder, "separator")
+        estimator = Estimator.load(model_folder or _place(folder, "embedder").parent, own)
         if estimator_identity(estimator) != heard:
             raise UserError(
                 f"the Judge in {shown(folder)} was trained with another embedder or separator; put it as judge/ into "
@@ -85,8 +94,12 @@ def load(
 
 def identity(part: nn.Module) -> str:
     """Twelve hexadecimal digits over the weights of a part as they are stored, in half precision."""
+    return _digest(part.state_dict())
+
+
+def _digest(state: Mapping[str, Tensor]) -> str:
     digest = hashlib.sha256()
-    for name, tensor in sorted(part.state_dict().items()):
+    for name, tensor in sorted(state.items()):
         digest.update(f"{name}{tuple(tensor.shape)}".encode())
         # Adding zero makes one of the two zeros: an average of equal weights loses the sign.
         stored = tensor.detach().cpu().to(torch.float16) + 0.0
@@ -95,8 +108,9 @@ def identity(part: nn.Module) -> str:
 
 
 def estimator_identity(estimator: Estimator) -> str:
-    """As `identity`, of the embedder's and the separator's own weights."""
-    return f"{identity(estimator.embedder)}-{identity(estimator.separator)}"
+    """As `identity`, of what the embedder hears and reads with and of the separator; eyes make no difference."""
+    hearing = {name: part for name, part in estimator.embedder.state_dict().items() if name.startswith(HEARING)}
+    return f"{_digest(hearing)}-{identity(estimator.separator)}"
 
 
 def _place(folder: Path, part: str) -> Path:

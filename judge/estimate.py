@@ -2,8 +2,9 @@
 
 Whether an output is good depends most of all on how hard the mixture was: two separators tend to fail on the same
 items. So the small Judge asks one, a mask separator with its embedder, for its own estimate of the target, and is told
-how far the output is from it, how sure the separator is, and where the embedder hears the prompt. None of this is
-trained with the Judge.
+how far the output is from it, how sure the separator is, and where the embedder hears the prompt. A separator that
+knows names of sounds (`peav.rest`) is also asked for what else is heard; where the mixture without that differs from
+its first estimate, it is probably wrong. None of this is trained with the Judge.
 
 Axes: ``B`` mixtures, ``M`` outputs, ``Q`` prompts, ``D`` latent channels, ``F`` latent frames, ``N`` tokens, ``C``
 features of a token, ``W`` width of a text vector.
@@ -22,6 +23,7 @@ from peav.checkpoints import load as load_embedder
 from peav.errors import UserError, shown
 from peav.mask import MaskSeparator, hints_of
 from peav.model import PEAV
+from peav.rest import rest_query
 
 from .features import FLOOR, band_weights
 
@@ -37,12 +39,18 @@ CLIP = (
     "output named", "rest named", "mixture named", "estimate named",  # cosine with the prompt
     "output like rest", "output like mixture", "output like estimate",  # cosine with each other
 )  # fmt: skip
+# More of it, from what the separator makes of the rest of the mixture, "other"; for overall alone.
+MORE = (
+    "output from mixture without other", "rest from other", "output from both", "rest from both",  # SI-SDR
+    "estimate from mixture without other", "other from estimated rest", "both from mixture",  # SI-SDR
+    "other", "other presence", "other named",  # level, log-odds, cosine with the prompt
+)  # fmt: skip
 PER_TOKEN = 4  # features of a token that are not bands
 
 
 @dataclass
 class Estimate:
-    """``tokens [B, Q, M, N, C]`` and ``clip [B, Q, M, len(CLIP)]``."""
+    """``tokens [B, Q, M, N, C]`` and ``clip [B, Q, M, len(CLIP) + len(MORE)]``."""
 
     tokens: Tensor
     clip: Tensor
@@ -66,8 +74,8 @@ class Estimator(nn.Module):
         self.requires_grad_(False).eval()
 
     @classmethod
-    def load(cls, folder: str | Path) -> Estimator:
-        """Of the whole model in ``folder``: its ``embedder/`` and ``separator/``.
+    def load(cls, folder: str | Path, separator: str | Path | None = None) -> Estimator:
+        """Of the whole model in ``folder``: its ``embedder/`` and ``separator/``, or the one in another folder.
 
         Raises:
             UserError: files are missing or damaged, or it is a model that cannot be used for this.
@@ -75,7 +83,7 @@ class Estimator(nn.Module):
         folder = Path(folder)
         embedder = load_embedder(folder / "embedder", folder / "codec")
         try:
-            return cls(embedder, MaskSeparator.load(folder / "separator"))
+            return cls(embedder, MaskSeparator.load(separator or folder / "separator"))
         except ValueError as error:
             raise UserError(f"{shown(folder)}: {error}") from None
 
@@ -106,7 +114,8 @@ class Estimator(nn.Module):
         hints = None
         if self.separator.config.hint_dim:
             hints = hints_of(whole[1].repeat_interleave(Q, 0).flatten(0, 1), frame_text.flatten(0, 1))
-        found = self.separator(mixture.repeat_interleave(Q, 0), clip_text.flatten(0, 1), None, hints)
+        repeated = mixture.repeat_interleave(Q, 0)
+        found = self.separator(repeated, clip_text.flatten(0, 1), None, hints)
         targets = found.target.unflatten(0, (B, Q))
         estimate = targets[:, :, 0]
         sounds = [whole, self._hear(outputs), self._hear(rest), self._hear(estimate)]
@@ -131,8 +140,25 @@ class Estimator(nn.Module):
                  found.presence.view(B, Q, 1) / 5, confidence, agreement,
                  heard[1], heard[2], heard[0], heard[3], surest[1], surest[2], surest[0],
                  named[1], named[2], named[0], name_of_estimate, *alike]  # fmt: skip
+        order += self._other(repeated, whole[1], clip_text, x, y, s)
         clip = torch.stack([value.expand(B, Q, M) for value in order], dim=-1)
         return Estimate(self._tokens(x, y, s, found.activity, odds, bands, frames), clip)
+
+    def _other(self, mixture: Tensor, frames: Tensor, clip_text: Tensor, x: Tensor, y: Tensor, s: Tensor
+               ) -> list[Tensor]:  # fmt: skip
+        """`MORE`, ``[B, Q, M]`` or what expands to it; zeros from a separator that knows no names of sounds."""
+        if not self.separator.config.rest:
+            return [x.new_zeros(1, 1, 1)] * len(MORE)
+        B, Q = s.shape[:2]
+        heard = self._hear((x - s)[:, :, 0])[0].flatten(0, 1)
+        clip, frame = rest_query(heard, self.separator.names, clip_text.flatten(0, 1))
+        found = self.separator(mixture, clip, None, hints_of(frames.repeat_interleave(Q, 0).flatten(0, 1), frame))
+        other = found.target[:, 0].unflatten(0, (B, Q))[:, :, None]
+        both = (s + x - other) / 2
+        return [_si_sdr(y, x - other), _si_sdr(x - y, other), _si_sdr(y, both), _si_sdr(x - y, x - both),
+                _si_sdr(s, x - other), _si_sdr(other, x - s), _si_sdr(both, x),
+                _db(_power(other), _power(x)), found.presence.view(B, Q, 1) / 5,
+                (clip.unflatten(0, (B, Q)) * clip_text).sum(-1, keepdim=True)]  # fmt: skip
 
     def _hear(self, latents: Tensor) -> tuple[Tensor, Tensor]:
         """Clip ``[B, n, E]`` and frame embeddings ``[B, n, N, E]`` of ``[B, n, D, F]``."""

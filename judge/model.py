@@ -28,7 +28,7 @@ from peav.text import SENTENCE_DIM, sentence_encoder
 from peav.towers import Encoded, Head
 from peav.transformer import TemporalTransformer, TransformerConfig
 
-from .estimate import CLIP, Estimate, Estimator
+from .estimate import CLIP, MORE, Estimate, Estimator
 from .features import band_features, joint_log_features, token_mask, tokens
 
 SURELY_ABSENT = 4.0  # log-odds
@@ -52,9 +52,9 @@ class JudgeConfig:
         does; 0 leaves it to the second transformer alone. ``bands``: so many bands in which mixture and target are
         also compared directly (`judge.features.band_features`), past the first transformer; 0 for none. ``estimate``:
         so many bands in which the target is compared with what a separator would have made (`judge.estimate`); 0 to do
-        without one. ``listen``: False leaves out the first transformer, the words and what joins them, so that all that
-        is known of the prompt comes from the estimator. ``window_seconds``: the longest sound that is judged in one
-        piece.
+        without one. ``overall``: width of a head of its own for overall, which also hears `MORE` (0: none). ``listen``:
+        False leaves out the first transformer, the words and what joins them, so that all that is known of the prompt
+        comes from the estimator. ``window_seconds``: the longest sound that is judged in one piece.
     """
 
     codec: CodecConfig
@@ -68,6 +68,7 @@ class JudgeConfig:
     match: int = 0
     bands: int = 0
     estimate: int = 0
+    overall: int = 0
     listen: bool = True
     presence: bool = False
     window_seconds: float = 30.0
@@ -83,6 +84,8 @@ class JudgeConfig:
             )
         if self.estimate and self.text is not None:
             raise ValueError("estimate needs the sentence encoder; leave text out")
+        if self.overall and not self.estimate:
+            raise ValueError(f"overall={self.overall} needs an estimator; give estimate as well")
         if not self.listen and not (self.estimate and self.bands):
             raise ValueError("listen=False leaves nothing to judge by without estimate and bands")
         if not self.listen and self.match:
@@ -208,6 +211,10 @@ class JudgeModel(nn.Module):
             self.clip_head = nn.Sequential(
                 nn.Linear(len(CLIP), 2 * len(CLIP)), nn.SiLU(), nn.Linear(2 * len(CLIP), len(SCORES) + 1)
             )  # scores and presence
+        self.overall_head = None
+        if config.overall:
+            self.overall_head = nn.Sequential(
+                nn.Linear(3 * (len(CLIP) + len(MORE)), config.overall), nn.SiLU(), nn.Linear(config.overall, 1))
         self.finetune_data_proj = nn.Linear(config.bottleneck_dim, final)
         self.finetune_transformer = TemporalTransformer(config.finetune_transformer)
         self.head = nn.Linear(final, len(SCORES), bias=False)
@@ -366,7 +373,7 @@ class JudgeModel(nn.Module):
     def compared(self, estimate: Estimate) -> Tensor:
         """What the comparison adds to the tokens of every pair, ``[B, Q, M, N, bottleneck_dim]``."""
         assert self.compare is not None
-        clip = estimate.clip[..., None, :].expand(*estimate.tokens.shape[:-1], -1)
+        clip = estimate.clip[..., None, : len(CLIP)].expand(*estimate.tokens.shape[:-1], -1)
         return self.compare(torch.cat((estimate.tokens, clip), dim=-1).to(self.head.weight))
 
     def told(self, out: Encoded, clip: Tensor | None) -> tuple[Tensor, Tensor | None]:
@@ -380,7 +387,9 @@ class JudgeModel(nn.Module):
         presence = None if self.presence_head is None else self.presence_head(out.pooled).float()[:, 0]
         if clip is None or self.clip_head is None:
             return frames * self.std.float() + self.mean.float(), presence
-        direct = self.clip_head(clip.to(self.head.weight)).float()
+        direct = self.clip_head(clip[:, : len(CLIP)].to(self.head.weight)).float()
+        if self.overall_head is not None:
+            direct = torch.cat((self.overall_of(clip), direct[:, 1:]), dim=-1)
         when = frames[..., :1] - frames[..., :1].mean(1, keepdim=True)
         frames = torch.cat((when, frames[..., 1:]), dim=-1) + direct[:, None, : len(SCORES)]
         frames = frames * self.std.float() + self.mean.float()
@@ -392,6 +401,12 @@ class JudgeModel(nn.Module):
             quiet = (1 - clip[:, CLIP.index("output")].float()).clamp(1, 5)[:, None, None]
             frames = torch.cat(((1 - absent) * frames[..., :1] + absent * quiet, frames[..., 1:]), dim=-1)
         return frames, presence
+
+    def overall_of(self, clip: Tensor) -> Tensor:
+        """Overall ``[B, 1]`` before it is brought to its scale, from ``clip [B, C]`` of an `Estimate`."""
+        assert self.overall_head is not None
+        x = clip.to(self.head.weight)
+        return self.overall_head(torch.cat((x, x.square(), x.abs()), dim=-1)).float()
 
     def _streams(self, mixture: Tensor, target: Tensor, mask: Tensor | None) -> Sequence[Tensor]:
         """What the first transformer hears, ``[B, C, F]`` each: mixture, target and perhaps the rest."""

@@ -100,6 +100,13 @@ class FilmConv(nn.Module):
         return x + self.out(value * F_.silu(gate))
 
 
+def _zero(layer: nn.Conv1d | nn.Conv2d | nn.Linear) -> None:
+    """Let a layer start as nothing."""
+    nn.init.zeros_(layer.weight)
+    if layer.bias is not None:
+        nn.init.zeros_(layer.bias)
+
+
 class DetailBlock(nn.Module):
     """`FilmConv` over bands and frames: its convolution sees neighbours in both."""
 
@@ -140,8 +147,7 @@ class Detail(nn.Module):
             DetailBlock(C, W, self.SPREADS[i % len(self.SPREADS)]) for i in range(config.detail_blocks))
         self.norm = nn.GroupNorm(1, C)
         self.leave = nn.Conv2d(C, 2 * self.group * config.hypotheses, 1)
-        nn.init.zeros_(self.leave.weight)
-        nn.init.zeros_(self.leave.bias)
+        _zero(self.leave)
 
     def forward(self, features: Tensor, coarse: Tensor, x: Tensor, query: Tensor) -> Tensor:
         """Logits ``[B, K, 2D, F]`` to add.
@@ -203,10 +209,11 @@ class MaskSeparator(nn.Module):
             self.look_like_words()
         if config.rest:
             # Both end in layers that start at zero: what else is heard can be told later.
-            self.rest_query = nn.Sequential(nn.Linear(config.query_dim, W), nn.SiLU(), nn.Linear(W, W, bias=False))
+            last = nn.Linear(W, W, bias=False)
+            self.rest_query = nn.Sequential(nn.Linear(config.query_dim, W), nn.SiLU(), last)
             self.rest_hints = nn.Conv1d(config.hint_dim, W, 1, bias=False)
-            nn.init.zeros_(self.rest_query[2].weight)
-            nn.init.zeros_(self.rest_hints.weight)
+            _zero(last)
+            _zero(self.rest_hints)
             for kind in ("clip", "frame"):
                 self.register_buffer(f"names_{kind}", torch.zeros(config.rest, config.query_dim))
         # Stands for "no words given": the span alone says what is meant.
@@ -230,7 +237,7 @@ class MaskSeparator(nn.Module):
     @property
     def names(self) -> tuple[Tensor, Tensor]:
         """Unit vectors ``[L, E]`` of names of sounds, among clips and among frames, for `peav.rest.rest_query`."""
-        return self.names_clip, self.names_frame
+        return self.get_buffer("names_clip"), self.get_buffer("names_frame")
 
     def save(self, folder: str | Path, dtype: torch.dtype = torch.float16) -> None:
         """Write ``config.json`` and the weights, floats stored as ``dtype``.

@@ -286,8 +286,8 @@ def build(config: DictConfig, device: torch.device, names: Sequence[str] = ()) -
     if settings.rest:
         with torch.no_grad():
             vectors = embedder.text_vectors(list(names))
-            separator.names_clip.copy_(embedder.text_embedding(vectors))
-            separator.names_frame.copy_(embedder.text_embedding(vectors, "frame"))
+            for own, kind in zip(separator.names, ("audio", "frame"), strict=True):
+                own.copy_(embedder.text_embedding(vectors, kind))
     model = MaskModel(codec, embedder, separator, {"name": config.name})
     model.codec.requires_grad_(False)
     model.embedder.requires_grad_(False)
