@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F_
 
 from judge import checkpoints
-from judge.estimate import CLIP, Estimate, Estimator
+from judge.estimate import CLIP, MORE, Estimate, Estimator
 from judge.grid import judge_grid
 from judge.model import JudgeConfig, JudgeModel
 from peav import checkpoints as parts
@@ -70,7 +70,8 @@ def clip(found: Estimate, name: str) -> torch.Tensor:
 
 def test_shapes(estimator, mixture, text):
     found = estimator(mixture, mixture[:, None].repeat(1, 4, 1, 1), text, BANDS, 2)
-    assert found.tokens.shape == (2, 3, 4, 6, Estimator.width(BANDS)) and found.clip.shape == (2, 3, 4, len(CLIP))
+    assert found.tokens.shape == (2, 3, 4, 6, Estimator.width(BANDS))
+    assert found.clip.shape == (2, 3, 4, len(CLIP) + len(MORE))
     assert bool(found.tokens.isfinite().all()) and bool(found.clip.isfinite().all())
     assert float(found.clip.abs().max()) <= 4.0  # 40 dB
 
@@ -188,7 +189,7 @@ def test_overall_is_what_the_clip_says_and_the_frames_say_when(model, mixture, t
     model.presence_head.bias.fill_(9.0)
     out = model(mixture, 0.5 * mixture, text[:, 0])
     estimate = model.estimated(mixture, 0.5 * mixture[:, None], text[:, :1])
-    direct = model.clip_head(estimate.clip[:, 0, 0])
+    direct = model.clip_head(estimate.clip[:, 0, 0, : len(CLIP)])
     torch.testing.assert_close(out.scores[:, 0], direct[:, 0] * model.std[0] + model.mean[0], rtol=1e-4, atol=1e-4)
     assert float(out.frames[..., 0].std(1).min()) > 1e-4
 
@@ -241,9 +242,19 @@ def test_a_judge_that_lies_elsewhere_is_told_where(whole, tmp_path_factory):
     assert checkpoints.load(moved, whole / "codec", whole).estimator is not None
 
 
-def test_the_estimator_of_another_model_is_refused(whole):
+def test_a_judge_keeps_its_own_separator_when_the_model_gets_another(model, whole):
     other = MaskSeparator(MaskConfig(D, 16, width=16, dilations=(1, 2), num_heads=2, hypotheses=2, hint_dim=16))
     other.save(whole / "separator")
+    kept = checkpoints.load(whole / "judge").estimator.separator
+    assert checkpoints.identity(kept) == checkpoints.identity(model.estimator.separator)
+    shutil.rmtree(whole / "judge/separator")  # as those were saved that had none
+    with pytest.raises(UserError, match="trained with another embedder or separator"):
+        checkpoints.load(whole / "judge")
+
+
+def test_another_embedder_is_refused(whole):
+    torch.manual_seed(5)
+    parts.save(embedder(), whole / "embedder", torch.float32)
     with pytest.raises(UserError, match="trained with another embedder or separator"):
         checkpoints.load(whole / "judge")
 
@@ -252,3 +263,29 @@ def test_a_model_without_frames_is_no_estimator(whole):
     parts.save(embedder(frames=False), whole / "embedder")
     with pytest.raises(UserError, match="frame-level head"):
         Estimator.load(whole)
+
+
+def test_what_else_is_heard_is_asked_for(mixture, text):
+    """The separator is asked twice: for the prompt, and for the names that fit what that leaves over."""
+    torch.manual_seed(3)
+    sizes = MaskConfig(D, 16, width=16, dilations=(1, 2), num_heads=2, hypotheses=2, hint_dim=16, rest=3)
+    separator = MaskSeparator(sizes)
+    with torch.no_grad():
+        for names in separator.names:
+            names.copy_(F_.normalize(torch.randn(3, 16), dim=-1))
+    asking, captured = Estimator(embedder(), separator), []
+    separator.register_forward_hook(lambda module, given, out: captured.append((given[1], out)))
+    asking(mixture, mixture[:, None], text, BANDS, 2)
+    (asked, first), (other_query, other) = captured
+    assert (asked - other_query).abs().max() > 0.1
+    without = mixture.repeat_interleave(3, 0) - other.target[:, 0]  # [B * Q, D, F]
+    outputs = without.unflatten(0, (2, 3))[:, :1]  # the output is the mixture without the rest, for the first prompt
+    found = asking(mixture, outputs, text, BANDS, 2).clip[:, :, 0]
+    more = {name: found[..., len(CLIP) + i] for i, name in enumerate(MORE)}
+    assert more["output from mixture without other"][:, 0].min() > 3.9  # 40 dB: the same
+    assert more["rest from other"][:, 0].min() > 3.9
+    level = 10 * (other.target[:, 0].square().sum((1, 2)) / mixture.square().sum((1, 2)).repeat_interleave(3)).log10()
+    torch.testing.assert_close(more["other"].flatten(), level / 10, rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(more["other presence"].flatten(), other.presence / 5, rtol=1e-3, atol=1e-4)
+    # Of a fresh network, that masks everything by half, the two estimates are nearly the same.
+    assert more["estimate from mixture without other"].min() > 1 and first.target.shape == other.target.shape
