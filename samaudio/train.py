@@ -307,12 +307,32 @@ def _start_from(separator: MaskSeparator, old: MaskSeparator) -> None:
     separator.load_state_dict(state)
     masks: list[Any] = list(separator.masks)
     first = masks[0]
+    own, given = separator.config, old.config
     with torch.no_grad():
-        for k in range(old.config.hypotheses, separator.config.hypotheses):
+        for k in range(given.hypotheses, own.hypotheses):
             mask = masks[k]
             mask.weight.copy_(first.weight + 0.05 * first.weight.std() * torch.randn_like(first.weight))
             # Alternately a little more generous and a little stricter, so that they have something to differ in.
             mask.bias.copy_(first.bias + (0.2 if k % 2 else -0.2))
+        if own.detail and (own.detail, own.detail_group) == (given.detail, given.detail_group):
+            for new, known in zip(separator.detail.leave.parameters(), old.detail.leave.parameters(), strict=True):
+                rows = known.unflatten(0, (given.hypotheses, -1))
+                new.copy_(rows[[k if k < given.hypotheses else 0 for k in range(own.hypotheses)]].flatten(0, 1))
+
+
+def _only_further_hypotheses(separator: MaskSeparator) -> list[torch.nn.Parameter]:
+    """Freeze everything but the hypotheses after the first and what is said of their order: what the separator does by
+    default stays as it was, bit by bit. Returns what learns."""
+    separator.requires_grad_(False)
+    last = separator.summary[2]
+    rows = {last: 1}  # presence, and of the first hypothesis nothing is kept: all confidences learn
+    if separator.config.detail:
+        rows[separator.detail.leave] = 2 * separator.config.detail_group
+    for layer, kept in rows.items():
+        for parameter in layer.requires_grad_(True).parameters():
+            parameter.register_hook(lambda gradient, kept=kept: torch.cat((gradient[:kept] * 0, gradient[kept:])))
+    separator.masks[1:].requires_grad_(True)
+    return [parameter for parameter in separator.parameters() if parameter.requires_grad]
 
 
 def fit(config: DictConfig) -> dict[str, float]:
@@ -324,8 +344,9 @@ def fit(config: DictConfig) -> dict[str, float]:
     model = build(config, run.device, sorted(train_store.by_label()) if config.look_twice else ())
     separator, codec = model.separator, model.codec
     window = torch.hann_window(window_length(model.sample_rate), device=run.device)
-    parameters = list(separator.parameters())
-    optimizer = torch.optim.AdamW(parameters, lr=loop.lr, betas=(0.9, 0.98), weight_decay=loop.weight_decay)
+    parameters = _only_further_hypotheses(separator) if config.grow else list(separator.parameters())
+    optimizer = torch.optim.AdamW(parameters, lr=loop.lr, betas=(0.9, 0.98),
+                                  weight_decay=0.0 if config.grow else loop.weight_decay)
     ema = Ema(separator, loop.ema)
     if run.resume(model=separator, optimizer=optimizer, ema=ema) and run.finished:
         return run.last_figures()

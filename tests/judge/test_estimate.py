@@ -276,7 +276,7 @@ def test_what_else_is_heard_is_asked_for(mixture, text):
     asking, captured = Estimator(embedder(), separator), []
     separator.register_forward_hook(lambda module, given, out: captured.append((given[1], out)))
     asking(mixture, mixture[:, None], text, BANDS, 2)
-    (asked, first), (other_query, other) = captured
+    (asked, _), (other_query, other) = captured
     assert (asked - other_query).abs().max() > 0.1
     without = mixture.repeat_interleave(3, 0) - other.target[:, 0]  # [B * Q, D, F]
     outputs = without.unflatten(0, (2, 3))[:, :1]  # the output is the mixture without the rest, for the first prompt
@@ -287,5 +287,3 @@ def test_what_else_is_heard_is_asked_for(mixture, text):
     level = 10 * (other.target[:, 0].square().sum((1, 2)) / mixture.square().sum((1, 2)).repeat_interleave(3)).log10()
     torch.testing.assert_close(more["other"].flatten(), level / 10, rtol=1e-3, atol=1e-3)
     torch.testing.assert_close(more["other presence"].flatten(), other.presence / 5, rtol=1e-3, atol=1e-4)
-    # Of a fresh network, that masks everything by half, the two estimates are nearly the same.
-    assert more["estimate from mixture without other"].min() > 1 and first.target.shape == other.target.shape

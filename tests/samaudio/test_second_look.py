@@ -97,12 +97,35 @@ def test_training_tells_what_inference_will_hear(model):
 
 def test_a_separator_is_grown_from_one_of_another_size(model):
     """Presence and what fits is kept, whatever the number of hypotheses."""
-    old = model.separator
+    old = MaskSeparator(MaskConfig(80, 16, hypotheses=2, detail=8, **SIZES)).eval()
+    torch.nn.init.normal_(old.detail.leave.weight)
     for K in (1, 4):
-        new = MaskSeparator(MaskConfig(80, 16, hypotheses=K, **SIZES)).eval()
+        new = MaskSeparator(MaskConfig(80, 16, hypotheses=K, detail=8, **SIZES)).eval()
         train._start_from(new, old)
         latent, asked = model.encode(torch.randn(1, 8_000)).clone(), F.normalize(torch.randn(1, 16), dim=-1)
         before, after = old(latent, asked), new(latent, asked)
         torch.testing.assert_close(after.target[:, 0], before.target[:, 0])
         torch.testing.assert_close(after.presence, before.presence)
         torch.testing.assert_close(after.confidence[:, : min(K, 2)], before.confidence[:, : min(K, 2)])
+
+
+def test_further_hypotheses_learn_alone():
+    """Steps that grow hypotheses leave the first one and presence bit by bit as they were."""
+    torch.manual_seed(0)
+    separator = MaskSeparator(MaskConfig(80, 16, hypotheses=3, detail=8, **SIZES))
+    torch.nn.init.normal_(separator.detail.leave.weight)
+    latent, asked = torch.randn(2, 80, 12), F.normalize(torch.randn(2, 16), dim=-1)
+    before = separator(latent, asked)
+    optimizer = torch.optim.AdamW(train._only_further_hypotheses(separator), lr=0.01, weight_decay=0.0)
+    with torch.enable_grad():
+        for _ in range(3):
+            out = separator(latent, asked)
+            optimizer.zero_grad()
+            (out.target.square().mean() + out.presence.sum() + out.confidence[:, 2].sum()).backward()
+            optimizer.step()
+    after = separator(latent, asked)
+    assert after.target[:, 0].equal(before.target[:, 0]) and after.presence.equal(before.presence)
+    assert after.activity.equal(before.activity)
+    for k in (1, 2):
+        assert (after.target[:, k] - before.target[:, k]).abs().max() > 1e-3
+    assert (after.confidence - before.confidence).abs().max() > 1e-3
