@@ -12,8 +12,8 @@ from peav.model import PEAV
 from peav.rest import rest_query
 from peav.transformer import TransformerConfig
 from samaudio import train
-from samaudio.mask import MaskConfig, MaskSeparator
-from samaudio.model import LEFT_OVER, MaskModel, Query
+from samaudio.mask import MaskConfig, MaskOutput, MaskSeparator
+from samaudio.model import LEFT_OVER, OTHER_SIDE, MaskModel, Query
 
 CODEC = CodecConfig(
     sample_rate=8_000, stem_kernel=160, stem_stride=80, encoder_dim=80, encoder_rates=(), latent_dim=80,
@@ -47,14 +47,38 @@ def query() -> Query:
     return Query(F.normalize(torch.randn(16), dim=-1), F.normalize(torch.randn(16), dim=-1))
 
 
+def look(model: MaskModel, latent: torch.Tensor, asked: Query):
+    return model.look(latent, asked, model.ask(latent, asked))
+
+
 def test_it_is_told_what_the_first_one_left_over(model):
     latent, asked = model.encode(torch.randn(2, 8_000)), query()
-    first, found = model.ask(latent, asked), model.look(latent, asked)
+    first, found = model.ask(latent, asked), look(model, latent, asked)
     left = latent - first.target[:, 0]
     heard = F.normalize(model.embedder.head("audio", model.embedder.audio(left).pooled).mean(0, keepdim=True), dim=-1)
-    wanted = model.ask(latent, asked, rest=rest_query(heard, model.separator.names, asked.clip[None]))
-    torch.testing.assert_close(found.target, wanted.target)
+    rest = rest_query(heard, model.separator.names, asked.clip[None])
+    target = model.ask(latent, asked, rest=rest).target
+    # The rest is asked for as well, and told of the target.
+    other = model.ask(latent, Query(rest[0][0], rest[1][0]), rest=(asked.clip[None], asked.frame[None])).target[:, :1]
+    wanted = (1 - OTHER_SIDE) * target + OTHER_SIDE * (latent[:, None] - other)
+    torch.testing.assert_close(found.target, wanted)
+    torch.testing.assert_close(found.residual, latent[:, None] - wanted)
     assert (found.target - first.target).abs().max() > 1e-4
+    assert found.presence.equal(first.presence) and found.activity.equal(first.activity)
+
+
+def test_the_true_rest_makes_two_sides_agree(model):
+    """With masks that are right from both sides, joining them changes nothing."""
+    latent, asked = model.encode(torch.randn(1, 8_000)), query()
+    model.separator.forward = lambda latent, clip, *_, **__: half(latent)
+    found = model.look(latent, asked, half(latent))
+    torch.testing.assert_close(found.target[:, 0], latent / 2)
+
+
+def half(latent: torch.Tensor) -> MaskOutput:
+    target = latent[:, None] / 2
+    nothing = torch.zeros(1, latent.shape[-1])
+    return MaskOutput(target, latent[:, None] - target, nothing, nothing[:, 0], torch.ones(1, 1))
 
 
 def test_where_nothing_is_left_over_there_is_no_second_look(model):
@@ -64,20 +88,19 @@ def test_where_nothing_is_left_over_there_is_no_second_look(model):
     latent, asked = model.encode(torch.randn(1, 8_000)), query()
     calls = []
     model.separator.register_forward_hook(lambda *_: calls.append(1))
-    found = model.look(latent, asked)
+    found = look(model, latent, asked)
     assert (latent - found.target[:, 0]).square().sum() < LEFT_OVER * latent.square().sum() and len(calls) == 1
 
 
 def test_a_span_alone_may_be_looked_at_twice(model):
     latent = model.encode(torch.randn(1, 8_000))
-    assert model.look(latent, Query(torch.full((16,), torch.nan))).target.isfinite().all()
+    assert look(model, latent, Query(torch.full((16,), torch.nan))).target.isfinite().all()
 
 
 def test_a_separator_that_knows_no_names_looks_once(model):
-    once = MaskSeparator(MaskConfig(80, 16, hypotheses=2, **SIZES)).eval()
-    model.separator = once
+    model.separator = MaskSeparator(MaskConfig(80, 16, hypotheses=2, **SIZES)).eval()
     latent, asked = model.encode(torch.randn(1, 8_000)), query()
-    torch.testing.assert_close(model.look(latent, asked).target, model.ask(latent, asked).target)
+    assert look(model, latent, asked).target.equal(model.ask(latent, asked).target)
 
 
 def test_training_tells_what_inference_will_hear(model):
