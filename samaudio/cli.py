@@ -479,6 +479,8 @@ def _lines(path: Path, result: Any, extra: _Extra) -> list[str]:
         lines = [f'  "{name}"  presence {presence:.2f}{heard}{_heard_at(result.spans)}']
     else:
         lines = [f'"{name}": not heard in {shown(path.name)} (presence {presence:.2f}); the target is silent']
+    if result.followed_by is not None:
+        lines.append(f"    followed by {result.followed_by}")
     files = {"target": result.target, "residual": result.residual, **extra}
     lines += [f"    {kind.replace('_', ' '):9} {console.whole(file)}" for kind, file in files.items()]
     return lines + [f"    warning: {shown(warning, 200)}" for warning in result.warnings]

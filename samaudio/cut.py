@@ -62,6 +62,11 @@ class Question:
     prompts: tuple[Prompt, ...]
     query: Any
 
+    @property
+    def followed_by(self) -> str | None:
+        """What followed the object that was pointed at, if anything was."""
+        return getattr(getattr(self.query, "sight", None), "used", None)
+
 
 @dataclass
 class Piece:

@@ -46,7 +46,8 @@ class FileJob:
     def run(self, places: Sequence[StemPaths], clock: Clock) -> list[FileResult]:
         """Write the two files of every question; ``places`` are in one folder."""
         info, N = self.info, self.cutter.candidates
-        answers = [Answer(q.prompts, N, info.sample_rate, self.cutting, self.network) for q in self.cutter.questions]
+        answers = [Answer(q.prompts, N, info.sample_rate, self.cutting, self.network, q.followed_by)
+                   for q in self.cutter.questions]  # fmt: skip
         with clean_termination(), folder_for(places[0]), ExitStack() as stack:
             media.cleanup_stale(places[0].target.parent)
             scratches = [stack.enter_context(Scratch(paths.target, N, info.channels)) for paths in places]
@@ -82,6 +83,7 @@ class FileJob:
             warnings,
             candidates,
             chosen,
+            followed_by=answer.followed_by,
         )
 
     def _again(self, frames: int) -> Iterator[Tensor]:

@@ -69,7 +69,9 @@ class Answer:
         sample_rate: int,
         cutting: Cutting,
         network: JudgeModel | None = None,
+        followed_by: str | None = None,
     ):
+        self.followed_by = followed_by
         self.prompts, self.sample_rate, self.overlap = prompts, sample_rate, cutting.overlap
         self.judged = None
         words = [prompt.text for prompt in prompts if isinstance(prompt, Text)]
@@ -117,6 +119,7 @@ class Answer:
             describe(self.prompts),
             candidates,
             chosen,
+            self.followed_by,
         )
 
 

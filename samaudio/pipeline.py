@@ -173,7 +173,8 @@ class Separator:
         recording = Path(audio) if isinstance(audio, (str, os.PathLike)) else None
         queries, clock = self._queries(recording, asked, kept_out, Clock(progress, rate, T))
         cutting = Cutting.of_seconds(rate, chunk_seconds)
-        answers = [Answer(question, candidates, rate, cutting, self.network) for question in asked]
+        answers = [Answer(question.prompts, candidates, rate, cutting, self.network, question.followed_by)
+                   for question in queries[0]]  # fmt: skip
         found = [torch.empty(candidates, C, T) for _ in answers]
         at = [0] * len(answers)
 

@@ -69,7 +69,8 @@ class Result:
     """One sound taken out of a recording.
 
     ``target`` and ``residual`` are float32 ``[C, T]`` at the recording's own rate and add up to it. ``spans``
-    are (start, end, confidence), seconds. When the sound is not ``present``, the target is silent.
+    are (start, end, confidence), seconds. When the sound is not ``present``, the target is silent. ``followed_by`` says
+    what followed the object that was pointed at in a film, None where nothing was.
     """
 
     target: Tensor = field(repr=False)
@@ -81,6 +82,7 @@ class Result:
     prompt: str
     candidates: list[Candidate]
     chosen: int
+    followed_by: str | None = None
 
     def save(self, folder: str | Path, track: str = "mix", format: str = "wav", force: bool = False) -> list[Path]:
         """Write ``folder/<track>/<prompt>.<ext>`` and ``<prompt>.residual.<ext>``, both or none.
@@ -128,6 +130,7 @@ class FileResult:
     candidates: list[Candidate] = field(default_factory=list)
     chosen: int = 0
     skipped: bool = False
+    followed_by: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Everything, ready for JSON; NaN becomes None."""
@@ -153,7 +156,7 @@ def _facts(result: Result | FileResult) -> dict[str, Any]:
         ],
         "candidates": [candidate.to_dict() for candidate in result.candidates],
         "chosen": result.chosen,
-    }
+    } | ({} if result.followed_by is None else {"followed_by": result.followed_by})
 
 
 def _number(value: float) -> float | None:

@@ -40,7 +40,7 @@ def test_a_click_gives_the_film_with_only_the_sound_and_without_it(film, capfd):
     arguments = [str(film), "--click", CLICK, "--click", NEAR, "--not-click", BESIDE, "--remux", "--json"]
     assert cli.main(arguments) == 0
     (entry,) = json.loads(capfd.readouterr().out)
-    assert entry["prompt"] == "click 25,30 at 0.3s"
+    assert entry["prompt"] == "click 25,30 at 0.3s" and "GrabCut" in entry["followed_by"]
     target, residual, only, without = (entry[name] for name in ("target", "residual", "film", "film_without"))
     assert pictures(only) == pictures(without) == pictures(film)
     mixture = media.read(film)[0]
@@ -85,3 +85,10 @@ def test_what_is_not_in_the_film_is_refused_in_one_line(film, capfd, arguments, 
     (line,) = [line for line in capfd.readouterr().err.splitlines() if line.strip()]
     assert message in line
     assert not list(Path().glob("separated/**/*.*"))
+
+
+def test_what_followed_the_object_is_said_and_only_where_something_was_followed(film, capfd):
+    assert cli.main([str(film), "--click", CLICK]) == 0
+    assert "followed by GrabCut" in capfd.readouterr().out
+    assert cli.main([str(film), "--prompt", "dog", "--json"]) == 0
+    assert "followed_by" not in json.loads(capfd.readouterr().out)[0]
