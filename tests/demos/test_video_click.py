@@ -463,8 +463,8 @@ with listen("127.0.0.1", 0) as socket:
     def knock():
         address = f"http://127.0.0.1:{socket.getsockname()[1]}/"
         print(urllib.request.urlopen(address, timeout=60).status, flush=True)
+    socket.listen()  # before anybody knocks, or the knock is refused
     threading.Thread(target=knock, daemon=True).start()
-    socket.listen()
     serve(demo_fakes.FakeSeparator(), socket, Limits())
 """
     here = Path(__file__).parent
