@@ -389,8 +389,7 @@ class JudgeModel(nn.Module):
             return frames * self.std.float() + self.mean.float(), presence
         direct = self.clip_head(clip[:, : len(CLIP)].to(self.head.weight)).float()
         if self.overall_head is not None:
-            # Each is right where the other errs: of separators' outputs the new one, of spoiled true stems the old one.
-            direct = torch.cat(((self.overall_of(clip) + direct[:, :1]) / 2, direct[:, 1:]), dim=-1)
+            direct = torch.cat((self.joint_overall(clip, direct[:, :1]), direct[:, 1:]), dim=-1)
         when = frames[..., :1] - frames[..., :1].mean(1, keepdim=True)
         frames = torch.cat((when, frames[..., 1:]), dim=-1) + direct[:, None, : len(SCORES)]
         frames = frames * self.std.float() + self.mean.float()
@@ -409,6 +408,11 @@ class JudgeModel(nn.Module):
         assert self.overall_head is not None
         x = clip.to(self.head.weight)
         return self.overall_head(torch.cat((x, x.square(), x.abs()), dim=-1)).float()
+
+    def joint_overall(self, clip: Tensor, told: Tensor) -> Tensor:
+        """Overall ``[B, 1]`` of both heads, ``told`` being the clip head's."""
+        # Each is right where the other errs: of separators' outputs the new one, of spoiled true stems the old one.
+        return (self.overall_of(clip) + told) / 2
 
     def _streams(self, mixture: Tensor, target: Tensor, mask: Tensor | None) -> Sequence[Tensor]:
         """What the first transformer hears, ``[B, C, F]`` each: mixture, target and perhaps the rest."""

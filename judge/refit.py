@@ -97,7 +97,7 @@ def quality(model: JudgeModel, known: Numbers) -> dict[str, float]:
     """Rank correlation of overall with the true SI-SDR of outputs by their own prompts, and its mean distance from the
     true score."""
     assert model.clip_head is not None
-    both = (model.overall_of(known.clip)[:, 0] + model.clip_head(known.clip[:, : len(CLIP)])[:, OVERALL]) / 2
+    both = model.joint_overall(known.clip, model.clip_head(known.clip[:, : len(CLIP)])[:, OVERALL, None])[:, 0]
     told = (both * model.std[OVERALL] + model.mean[OVERALL])[known.own]
     truth = known.si_sdr[known.own].clamp_min(-30)
     return {"spearman_si_sdr": spearman(told.numpy(), truth.numpy()),

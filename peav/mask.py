@@ -83,19 +83,26 @@ class MaskOutput:
 
 
 class FilmConv(nn.Module):
-    """Dilated gated convolution, its input scaled and shifted by the query, added to its input."""
+    """Dilated gated convolution, its input scaled and shifted by the query, added to its input.
 
-    def __init__(self, width: int, dilation: int):
+    Over frames, or over bands and frames where ``dilation`` has two numbers; ``channels`` default to the query's
+    ``width``.
+    """
+
+    def __init__(self, width: int, dilation: int | tuple[int, int], channels: int | None = None):
         super().__init__()
-        self.norm = nn.GroupNorm(1, width)
-        self.film = nn.Linear(width, 2 * width)
-        self.mix = nn.Conv1d(width, 2 * width, 3, padding=dilation, dilation=dilation)
-        self.out = nn.Conv1d(width, width, 1)
+        C = channels or width
+        conv = nn.Conv1d if isinstance(dilation, int) else nn.Conv2d
+        self.norm = nn.GroupNorm(1, C)
+        self.film = nn.Linear(width, 2 * C)
+        self.mix = conv(C, 2 * C, 3, padding=dilation, dilation=dilation)  # type: ignore[arg-type]
+        self.out = conv(C, C, 1)
         nn.init.zeros_(self.film.bias)
 
     def forward(self, x: Tensor, query: Tensor) -> Tensor:
-        """``x [B, W, F]``, ``query [B, W]``."""
-        scale, shift = self.film(query)[..., None].chunk(2, dim=1)
+        """``x [B, C, F]`` or ``[B, C, bands, F]``, ``query [B, W]``."""
+        film = self.film(query)
+        scale, shift = film.view(*film.shape, *[1] * (x.dim() - 2)).chunk(2, dim=1)
         value, gate = self.mix(self.norm(x) * (1 + scale) + shift).chunk(2, dim=1)
         return x + self.out(value * F_.silu(gate))
 
@@ -105,24 +112,6 @@ def _zero(layer: nn.Conv1d | nn.Conv2d | nn.Linear) -> None:
     nn.init.zeros_(layer.weight)
     if layer.bias is not None:
         nn.init.zeros_(layer.bias)
-
-
-class DetailBlock(nn.Module):
-    """`FilmConv` over bands and frames: its convolution sees neighbours in both."""
-
-    def __init__(self, channels: int, width: int, spread: tuple[int, int]):
-        super().__init__()
-        self.norm = nn.GroupNorm(1, channels)
-        self.film = nn.Linear(width, 2 * channels)
-        self.mix = nn.Conv2d(channels, 2 * channels, 3, padding=spread, dilation=spread)
-        self.out = nn.Conv2d(channels, channels, 1)
-        nn.init.zeros_(self.film.bias)
-
-    def forward(self, x: Tensor, query: Tensor) -> Tensor:
-        """``x [B, c, bands, F]``, ``query [B, W]``."""
-        scale, shift = self.film(query)[..., None, None].chunk(2, dim=1)
-        value, gate = self.mix(self.norm(x) * (1 + scale) + shift).chunk(2, dim=1)
-        return x + self.out(value * F_.silu(gate))
 
 
 class Detail(nn.Module):
@@ -144,7 +133,7 @@ class Detail(nn.Module):
         self.told = nn.Conv1d(W, self.bands * self.SPREAD, 1)
         self.enter = nn.Conv2d(4 * self.group + self.SPREAD, C, 1)
         self.blocks = nn.ModuleList(
-            DetailBlock(C, W, self.SPREADS[i % len(self.SPREADS)]) for i in range(config.detail_blocks))
+            FilmConv(W, self.SPREADS[i % len(self.SPREADS)], C) for i in range(config.detail_blocks))
         self.norm = nn.GroupNorm(1, C)
         self.leave = nn.Conv2d(C, 2 * self.group * config.hypotheses, 1)
         _zero(self.leave)
@@ -195,8 +184,7 @@ class MaskSeparator(nn.Module):
         if config.hint_dim:
             # Starts at zero, so that hints can be given to a separator that was trained without them.
             self.hints = nn.Conv1d(2 * config.hint_dim, W, 1)
-            for parameter in self.hints.parameters():
-                nn.init.zeros_(parameter)
+            _zero(self.hints)
         # Queries are unit vectors, so their entries are tiny; without the norm at the end every prompt would look
         # the same to the layers for thousands of steps.
         self.query = nn.Sequential(nn.Linear(config.query_dim, W), nn.SiLU(), nn.Linear(W, W), nn.LayerNorm(W))
