@@ -9,9 +9,9 @@ Running the same command again resumes. The result is ``<folder>/model``: codec,
 ``samaudio.load`` opens.
 
 The loss is taken where it counts: on the STFT of the stem that the mask cuts out of the mixture, back through the
-codec's decoder. Hypothesis 0 learns from every item; with more than one, the hypothesis closest to the truth in the
-latent learns too (winner takes all; multiple choice learning, Guzman-Rivera et al. 2012), and a classifier learns
-which one it will be.
+codec's decoder. That is hypothesis 0, which learns from every item. Of further hypotheses the one closest to the truth
+learns (winner takes all; multiple choice learning, Guzman-Rivera et al. 2012), in the latent, where they cost next to
+nothing; and a classifier learns which of all of them will be the best.
 """
 
 from __future__ import annotations
@@ -44,6 +44,7 @@ from .mixtures import MixtureSampler, Recipe, activity
 from .model import MaskModel, Query
 from .project import power_ratio, project, squared, stft, window_length
 
+LEFT_BEHIND = 0.1  # share of the loss of further hypotheses that all of them learn from, not only the best one
 LEAK = 0.5  # of the target's amplitude, at most, is taken for rest in training
 
 
@@ -181,31 +182,21 @@ def listen_to_rest(
     return clip, agreement_of(frames, frame)
 
 
-def losses(codec: DACVAE, out: MaskOutput, batch: dict, target_latent: Tensor, mixture: Tensor, window: Tensor
-           ) -> dict[str, Tensor]:
-    """Named loss terms; weighted in ``weights`` of the config.
+def losses(codec: DACVAE, out: MaskOutput, batch: dict, mixture: Tensor, window: Tensor) -> dict[str, Tensor]:
+    """Named loss terms of the first hypothesis; weighted in ``weights`` of the config.
 
     Args:
-        target_latent: latents of the true targets ``[Q, D, F]``.
         mixture: ``[Q, T]``, each mixture repeated for its questions.
     """
     target = batch["target"]
-    Q, K = out.confidence.shape
-    with torch.no_grad():  # the codec is close to orthonormal, so this ranks like the waveform error
-        distance = (out.target - target_latent[:, None]).square().sum((2, 3))
-        winner = distance.argmin(1)
-    rows = torch.arange(Q, device=target.device)
-    chosen = out.target[:, 0] if K == 1 else torch.cat((out.target[:, 0], out.target[rows, winner]))
-    repeat = len(chosen) // Q
-    wanted, mix = target.repeat(repeat, 1), mixture.repeat(repeat, 1)
-    decoded = codec.decode(chosen, length=mix.shape[-1])[:, 0].float()
+    Q = len(target)
+    decoded = codec.decode(out.target[:, 0], length=mixture.shape[-1])[:, 0].float()
     with torch.no_grad():
         X = stft(batch["mixture"], window).repeat_interleave(Q // len(batch["mixture"]), 0)
         S = stft(target, window)
-        power, cross = squared(X).repeat(repeat, 1, 1), (X * S.conj()).real.repeat(repeat, 1, 1)
-        X = X.repeat(repeat, 1, 1)
+        power, cross = squared(X), (X * S.conj()).real
         floor = power.sum((1, 2)).clamp_min(1e-8)
-        constant = squared(S).sum((1, 2)).repeat(repeat)
+        constant = squared(S).sum((1, 2))
     # The codec is close to linear, so what is not decoded as target counts as residual; this saves a decoding.
     estimate = stft(decoded, window)
     mask = power_ratio(estimate, X - estimate)
@@ -218,7 +209,7 @@ def losses(codec: DACVAE, out: MaskOutput, batch: dict, target_latent: Tensor, m
     # A silent guess costs a present target its whole score, whatever its level; and silence earns only so much where
     # nothing is to be heard. With a plain error in dB, saying nothing at all is the first thing that is learned.
     silence = 10 * (error / floor + 0.05).log10()
-    wave = 10 * ((decoded - wanted).square().sum(1) / mix.square().sum(1).clamp_min(1e-8) + 0.05).log10()
+    wave = 10 * ((decoded - target).square().sum(1) / mixture.square().sum(1).clamp_min(1e-8) + 0.05).log10()
     heard = 3 * (error / floor + 1e-3).log10() - 7 * ratio.clamp_min(1e-6).log10()
     stem = torch.where(absent, silence, heard)
     terms = {
@@ -227,9 +218,33 @@ def losses(codec: DACVAE, out: MaskOutput, batch: dict, target_latent: Tensor, m
         "activity": F_.binary_cross_entropy_with_logits(out.activity, batch["activity"].float()),
         "presence": F_.binary_cross_entropy_with_logits(out.presence, (target.abs().amax(1) > 0).float()),
     }
-    if K > 1:
-        terms["confidence"] = F_.cross_entropy(out.confidence, winner)
     return terms
+
+
+def further_losses(out: MaskOutput, target_latent: Tensor, latent: Tensor) -> dict[str, Tensor]:
+    """What hypotheses after the first learn from, in the latent; nothing where there is only one.
+
+    ``further`` is the error of the best of them, in dB; the others count a little, so that none is left behind.
+    ``confidence`` is the cross entropy of which of all hypotheses is the best.
+
+    Args:
+        target_latent: latents of the true targets ``[Q, D, F]``.
+        latent: of the mixtures, repeated for their questions, ``[Q, D, F]``.
+    """
+    if out.target.shape[1] == 1:
+        return {}
+    # The codec is close to orthonormal, so this ranks like the error of the waveform.
+    distance = (out.target - target_latent[:, None]).square().sum((2, 3))
+    power = latent.square().sum((1, 2)).clamp_min(1e-8)
+    wanted = target_latent.square().sum((1, 2))
+    # As for the first one: silence earns only so much where nothing is to be heard.
+    level = torch.where(wanted > 1e-4 * power, wanted, power)[:, None]
+    floor = torch.where(wanted > 1e-4 * power, 1e-3, 0.05)[:, None]
+    error = 10 * (distance[:, 1:] / level + floor).log10()
+    shares = torch.full_like(error, LEFT_BEHIND / error.shape[1])
+    shares.scatter_add_(1, error.argmin(1, keepdim=True), torch.full_like(error[:, :1], 1 - LEFT_BEHIND))
+    return {"further": (error * shares).sum(1).mean(),
+            "confidence": F_.cross_entropy(out.confidence, distance.argmin(1))}
 
 
 @torch.inference_mode()
@@ -371,7 +386,8 @@ def fit(config: DictConfig) -> dict[str, float]:
         mixture = batch["mixture"].repeat_interleave(questions, 0)
         with run.autocast():
             out = separator(latent, query.clip, batch["anchors"], hints, rest=rest)
-            terms = losses(codec, out, batch, target_latent, mixture, window)
+            terms = {} if config.grow else losses(codec, out, batch, mixture, window)
+            terms |= further_losses(out, target_latent, latent)
         loss = sum(config.weights[name] * value for name, value in terms.items())
         norm = descend(run, loss.backward, optimizer, parameters, ema, separator)
         run.track(terms | {"loss": loss, "gradient": norm})

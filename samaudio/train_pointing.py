@@ -168,11 +168,10 @@ def fit(config: DictConfig) -> dict[str, float]:
         batch = to_device(batch, run.device)
         with torch.no_grad():
             latent = codec.latents(batch["mixture"][:, None])
-            target_latent = codec.latents(batch["target"][:, None])
         seen = see(model, latent, batch["views"], run)
         with run.autocast():
             out = separator(latent.repeat_interleave(2, 0), None, seen=seen)
-            terms = losses(codec, out, batch, target_latent, batch["mixture"].repeat_interleave(2, 0), window)
+            terms = losses(codec, out, batch, batch["mixture"].repeat_interleave(2, 0), window)
         loss = sum(config.weights[name] * value for name, value in terms.items())
         norm = descend(run, loss.backward, optimizer, parameters, ema, separator)
         run.track(terms | {"loss": loss, "gradient": norm})

@@ -152,3 +152,34 @@ def test_further_hypotheses_learn_alone():
     for k in (1, 2):
         assert (after.target[:, k] - before.target[:, k]).abs().max() > 1e-3
     assert (after.confidence - before.confidence).abs().max() > 1e-3
+
+
+def _answer(target: torch.Tensor, confidence: torch.Tensor) -> MaskOutput:
+    Q, _, _, frames = target.shape
+    return MaskOutput(target, -target, torch.zeros(Q, frames), torch.zeros(Q), confidence)
+
+
+def test_the_best_further_hypothesis_learns_most_and_the_first_not_at_all():
+    torch.manual_seed(0)
+    true, latent = torch.randn(2, 8, 5), torch.randn(2, 8, 5)
+    off = torch.tensor([[0.01, 0.5, 0.1, 1.0], [2.0, 0.2, 1.5, 0.9]])  # distance of each hypothesis from the truth
+    guess = (true[:, None] + off[..., None, None] * torch.randn(2, 4, 8, 5)).requires_grad_()
+    with torch.enable_grad():
+        terms = train.further_losses(_answer(guess, torch.zeros(2, 4)), true, latent)
+        terms["further"].backward()
+    norms = (guess.grad * (guess - true[:, None])).detach().abs().sum((2, 3))
+    assert norms[:, 0].eq(0).all()
+    assert norms.argmax(1).tolist() == [2, 1]
+    assert (norms[:, 1:] > 0).all()
+    sure = torch.full((2, 4), -20.0)
+    sure[0, 0] = sure[1, 1] = 20.0  # the truly best of all four
+    assert train.further_losses(_answer(guess, sure), true, latent)["confidence"] < 1e-6
+    assert train.further_losses(_answer(guess[:, :1], sure[:, :1]), true, latent) == {}
+
+
+def test_silence_is_no_perfect_answer_where_something_sounds():
+    true, latent = torch.randn(1, 8, 5), torch.randn(1, 8, 5)
+    silent, right = (_answer(x.expand(1, 2, 8, 5), torch.zeros(1, 2)) for x in (torch.zeros(1), true[:, None]))
+    wrong, quiet = (train.further_losses(out, true, latent)["further"] for out in (silent, right))
+    assert quiet == pytest.approx(-30) and wrong == pytest.approx(0, abs=0.01)
+    assert train.further_losses(silent, torch.zeros(1, 8, 5), latent)["further"] == pytest.approx(-13, abs=0.1)
