@@ -25,6 +25,7 @@ from .model import JudgeConfig, JudgeModel
 
 FORMAT = "judge"
 ELSEWHERE = ("codec.", "estimator.")  # weights that lie in folders of their own
+# Not "wording.": it leads other words to what the heads made of plain ones before.
 HEARING = ("audio.", "audio_head.", "frame_head.", "text_audio_head.", "text_frame_head.", "text_audio_logit",
            "text_frame_logit")  # fmt: skip
 PACKAGED = Path(__file__).parent / "weights" / "mini"

@@ -19,7 +19,8 @@ class PEAVConfig:
     Towers:
         ``codec``, ``audio``: always there. ``text``: None for the frozen sentence encoder of `peav.text`, which is
         not stored with the weights. ``vision``, ``video``, ``audio_video``: all or none of them.
-        ``frames``: a PE-A-Frame head beside the clip-level ones, on the same audio tower.
+        ``frames``: a PE-A-Frame head beside the clip-level ones, on the same audio tower. ``wording``: hidden width of
+        what helps the text heads with unusual wordings (`peav.wording`); 0 for none.
 
     Inputs:
         ``token_frames``: latent frames per token of the audio tower. ``log_input``: feed it log magnitudes, which a
@@ -42,6 +43,7 @@ class PEAVConfig:
     log_input: bool = False
     normalise: bool = False
     frames: bool = False
+    wording: int = 0
 
     def __post_init__(self) -> None:
         seeing = (self.vision, self.video, self.audio_video)

@@ -26,6 +26,7 @@ from .inputs import Tokenizer, batch_clips, batch_videos, prepare_video
 from .modernbert import ModernBert
 from .text import SENTENCE_DIM, sentence_encoder
 from .towers import AudioTower, Encoded, FusionTower, Head, VideoTower
+from .wording import Wording
 
 __all__ = ["PEAV", "PAIRS", "Head", "PEAVConfig", "PEAVOutput", "frame_logits_of", "latents_of"]
 
@@ -75,6 +76,7 @@ class PEAV(nn.Module):
         self.text_model = None if config.text is None else ModernBert(config.text)
         audio = config.audio.hidden_size
         text = SENTENCE_DIM if config.text is None else config.text.hidden_size
+        self.wording = Wording(text, config.wording) if config.wording else None
         widths = {"audio": audio, "text_audio": text}
         if config.vision and config.video and config.audio_video:
             video = config.video.hidden_size
@@ -170,7 +172,10 @@ class PEAV(nn.Module):
 
     def text_embedding(self, vectors: Tensor, text_for: str = "audio") -> Tensor:
         """``[B, E]`` of text vectors ``[B, D]``, to compare with ``text_for``."""
-        return self.head(f"text_{text_for}", vectors)
+        return self.head(f"text_{text_for}", self._worded(vectors))
+
+    def _worded(self, vectors: Tensor) -> Tensor:
+        return vectors if self.wording is None else self.wording(vectors)
 
     def text_vectors(self, texts: Sequence[str]) -> Tensor:
         """``[B, D]``: what the text heads read of each text.
@@ -248,7 +253,7 @@ class PEAV(nn.Module):
             out.text_states = self.text_model(token_ids, token_mask)
             text_vectors = out.text_states[:, 0]
         if text_vectors is not None:
-            pooled |= self._with_text(pooled, text_vectors)
+            pooled |= self._with_text(pooled, self._worded(text_vectors))
         if not pooled:
             raise ValueError("nothing to embed; give token_ids, waveform or video")
         out.embeddings = {name: self.head(name, x) for name, x in pooled.items()}
@@ -350,7 +355,7 @@ class PEAV(nn.Module):
         waveform, mask = (x.to(self.device) for x in batch_clips(audio))
         found = self.audio(*self.audio.latents(waveform, mask))
         frames = self.head("frame", found.frames)
-        texts = self.head("text_frame", self.text_vectors(text))
+        texts = self.text_embedding(self.text_vectors(text), "frame")
         return frame_logits_of(self.frame_pairs(frames, texts), found.mask)
 
     def frame_pairs(self, frames: Tensor, text: Tensor) -> Tensor:

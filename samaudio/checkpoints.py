@@ -1,6 +1,7 @@
 """A mask model on disk: codec, embedder, separator, and the settings that were measured for them.
 
     codec/ embedder/ separator/   config.json and model.safetensors each
+    pulse/                        the same; only where the model reads movement
     settings.json                 name, presence_threshold, ..., and the SHA-256 of every weight file
 
 Weights are safetensors only, float16 on disk and float32 in memory.
@@ -21,6 +22,7 @@ from peav.errors import UserError, shown
 
 from .mask import MaskSeparator
 from .model import MaskModel
+from .pulse import Pulse
 
 FORMAT = "samaudio-mask"
 VERSION = 1
@@ -42,6 +44,8 @@ def save_model(model: MaskModel, folder: str | Path, dtype: torch.dtype = torch.
     if not _same_codec(model.embedder.codec, model.codec):
         model.embedder.codec.save_pretrained(folder / "embedder" / "codec", dtype)
     model.separator.save(folder / "separator", dtype)
+    if model.pulse is not None:
+        model.pulse.save(folder / "pulse", dtype)
     save_settings(model, folder)
 
 
@@ -96,7 +100,8 @@ def load_model(folder: str | Path, device: str | torch.device = "cpu") -> MaskMo
     wanted = (codec.config.codebook_dim, embedder.config.output_dim)
     if (separator.config.latent_dim, separator.config.query_dim) != wanted:
         raise UserError(f"{shown(folder)}: codec, embedder and separator do not belong together; fetch it again")
-    model = MaskModel(codec, embedder, separator, settings)
+    pulse = Pulse.load(folder / "pulse") if (folder / "pulse").is_dir() else None
+    model = MaskModel(codec, embedder, separator, settings, pulse)
     return model.requires_grad_(False).eval().to(device)
 
 

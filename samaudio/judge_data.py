@@ -92,15 +92,17 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=3.0)
     parser.add_argument("--sources", type=float, nargs="+", default=[0.05, 0.6, 0.25, 0.1],
                         help="chance of 1, 2, 3, ... sources")  # fmt: skip
+    parser.add_argument("--snr", type=float, nargs=2, default=Recipe().snr_db, metavar=("LEAST", "MOST"),
+                        help="level of the first source against the others, dB")  # fmt: skip
     parser.add_argument("--decoded", type=float, default=0.0)
     parser.add_argument("--device", default="cpu")
     args = parser.parse_args()
     separator = load(args.model, args.device, judge=False)
     store = ClipStore(args.manifests, separator.sample_rate, args.cache, args.split)
-    recipe = Recipe(seconds=args.seconds, sources=tuple(args.sources), absent=0.0)
+    recipe = Recipe(seconds=args.seconds, sources=tuple(args.sources), snr_db=tuple(args.snr), absent=0.0)
     made = Separations(separator, store, recipe, args.seed, args.decoded)
     settings = {"sample_rate": separator.sample_rate, "seconds": args.seconds, "split": args.split, "seed": args.seed,
-                "separator": separator.name, "decoded": args.decoded, "sources": args.sources, "clips": len(store)}
+                "separator": separator.name, "decoded": args.decoded, "sources": args.sources, "snr_db": args.snr, "clips": len(store)}
     collection.write(args.folder, settings, made.__getitem__, args.count, say=lambda line: print(line, flush=True))
 
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -19,16 +20,20 @@ from peav import media
 from peav.codec import DACVAE
 from peav.errors import UserError, shown
 from peav.model import PEAV
-from peav.rest import rest_query
+from peav.rest import SHARPNESS, rest_query
 from peav.towers import Encoded
 
 from .mask import ANYWHERE, INSIDE, OUTSIDE, MaskOutput, MaskSeparator, agreement_of, hints_of
 from .prompts import Example, Prompt, Span, Text
+from .pulse import Pulse, agreement, envelope
 from .sight import Sight, watch
 
 EXAMPLE_SECONDS = 60.0  # of an example are heard
 OTHER_SIDE = 0.35  # share of the target that what is made of the rest decides; measured on validation mixtures
 LEFT_OVER = 0.01  # of the mixture's power: with less than that there is no rest to know of
+# What an object's sound is called is chosen by its looks, and by these; measured on drawn films.
+HEARD, MOVED = 1.5, 1.0  # how much it counts that a name is heard, and that it is heard as the object moves
+IN_STEP = 10.0  # how much it counts that a sound alone is loud as an object moves
 EVIDENCE = ("head", "level", "frame")  # what presence is judged by, see `MaskModel.evidence`
 
 
@@ -79,9 +84,10 @@ UNHEARD = -3.0  # log-odds below which the embedder's frame-level head has not h
 class MaskModel(nn.Module):
     """Everything between a prompt and an estimate. Runs at its own rate on mono or per channel."""
 
-    def __init__(self, codec: DACVAE, embedder: PEAV, separator: MaskSeparator, settings: dict[str, Any]):
+    def __init__(self, codec: DACVAE, embedder: PEAV, separator: MaskSeparator, settings: dict[str, Any],
+                 pulse: Pulse | None = None):  # fmt: skip
         super().__init__()
-        self.codec, self.embedder, self.separator = codec, embedder, separator
+        self.codec, self.embedder, self.separator, self.pulse = codec, embedder, separator, pulse
         self.settings = settings
         self._last_frames: tuple[Tensor, Tensor] | None = None
 
@@ -138,7 +144,8 @@ class MaskModel(nn.Module):
     def watch(self, film: str | os.PathLike, prompts: Sequence[Prompt], **how: Any) -> Sight:
         """Follow what the prompts point at through a film; see `samaudio.sight.watch`."""
         close_up = self.settings.get("close_up")
-        return watch(self.embedder, film, prompts, close_up=tuple(close_up) if close_up else None, **how)
+        return watch(self.embedder, film, prompts, close_up=tuple(close_up) if close_up else None,
+                     pulse=self.pulse, **how)  # fmt: skip
 
     def _hear(self, prompt: Example) -> Encoded:
         """What the audio tower makes of an example's first minute, in windows of ten seconds, silent ones left out."""
@@ -193,8 +200,9 @@ class MaskModel(nn.Module):
         """
         C, T = mixture.shape
         marks = anchors if anchors is not None else torch.full(latent.shape[-1:], ANYWHERE, device=latent.device)
-        first = self.ask(latent, query, marks, start)
-        out = self.look(latent, query, first, marks, start)
+        asked = self.named(latent, query, start)
+        first = self.ask(latent, asked, marks, start)
+        out = self.look(latent, asked, first, marks, start)
         K = min(hypotheses or self.hypotheses, self.hypotheses)
         waves = self.codec.decode(out.target[:, :K].flatten(0, 1), length=T).view(C, K, T).transpose(0, 1)
         heard = audible(latent)
@@ -254,6 +262,27 @@ class MaskModel(nn.Module):
             rest = rest[0].expand(C, -1), agreement_of(self._frames(latent), rest[1].expand(C, -1))
         return self.separator(latent, asked, marks, hints, seen, rest)
 
+    def named(self, latent: Tensor, query: Query, start: float = 0.0) -> Query:
+        """What is seen, put into words: those of the separator's names that what was pointed at looks like, that are
+        heard in ``latent [C, D, F]``, and that come and go as it moves. Queries with words, or without sight, and those
+        to a separator that knows no names stay as they are.
+
+        An object looks like several sounds, a drum like every drum; the recording says which of them it can be.
+        """
+        if query.sight is None or not query.clip.isnan().any() or not self.separator.config.rest:
+            return query
+        clips, frames = self.separator.names
+        heard = self._frames(latent)[audible(latent)]
+        odds = self.embedder.frame_pairs(heard, frames).amax(0)  # [L, N]
+        surest = odds.topk(min(odds.shape[1], max(3, odds.shape[1] // 20)), dim=1).values.mean(1)
+        scores = SHARPNESS * clips @ query.sight.clip.to(clips) + HEARD * nn.functional.logsigmoid(surest)
+        beat = query.sight.beat(self._times(heard, start).cpu() + query.offset)
+        if beat is not None:
+            scores = scores + MOVED * agreement(beat[None].to(odds), odds.sigmoid())[0]
+        weights = scores.softmax(0)
+        clip, frame = (nn.functional.normalize(weights @ names, dim=0) for names in (clips, frames))
+        return Query(clip, frame)
+
     def _times(self, frames: Tensor, start: float) -> Tensor:
         """Middles of the embedder's frames ``[C, N, E]``, seconds ``[N]``."""
         return start + (torch.arange(frames.shape[1]) + 0.5) * self.embedder.frame_seconds
@@ -296,6 +325,20 @@ class MaskModel(nn.Module):
         found = dict(zip(EVIDENCE, self.evidence(latent, out, query, start).tolist(), strict=False))
         odds = sum(weights[name] * value for name, value in found.items()) + weights["bias"]
         return 1 / (1 + math.exp(-max(-60.0, min(60.0, odds))))
+
+    @torch.inference_mode()
+    def matches(self, sight: Sight, sounds: Tensor) -> Tensor:
+        """How well each of ``sounds [S, T]`` (at the model's rate, beginning with the film) fits what was pointed at,
+        ``[S]``: by what it looks like, and by how it moves where that is known. Only differences mean anything.
+        """
+        heard = self.embedder.audio(self.codec.latents(sounds.to(self.device)[:, None]))
+        scores = SHARPNESS * self.embedder.head("audio", heard.pooled) @ sight.clip.to(self.device)
+        if sight.pulse is None:
+            return scores
+        times = sight.times.numpy()
+        loudness = np.stack([envelope(sound.cpu().numpy(), self.sample_rate, times) for sound in sounds])
+        loudness_there = torch.from_numpy(loudness).to(sight.pulse)
+        return scores + IN_STEP * agreement(sight.pulse[None], loudness_there)[0].to(scores)
 
     @torch.inference_mode()
     def similarity(self, query: Query, waveform: Tensor) -> float:

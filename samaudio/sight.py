@@ -21,11 +21,13 @@ from peav.media.video import VideoFile
 from peav.model import PEAV
 
 from .prompts import Prompt, Video, VisualPrompt
+from .pulse import RATE, Pulse
 from .visual.frames import Path as Way
 from .visual.frames import close_ups, follow, masked_frames
+from .visual.geometry import GEOMETRY, geometry
 from .visual.track import SIDE, ObjectTrack, Segmenter, track
 
-LOOKS = 8.0  # per second, as in training
+LOOKS = RATE  # per second, as in training
 WINDOW = 24  # looks that the video tower sees at once, as in training
 _BLOCK = 48  # pictures in memory
 _MOST_MASKS = 2**29  # bytes: of a long film they are made smaller
@@ -39,7 +41,8 @@ class Sight:
 
     ``clip [E]`` is its unit vector among clips; ``frames [N, E]`` those among audio frames, at ``times [N]``, seconds
     from the start of the film. ``visible [N]`` is where it was seen; elsewhere ``frames`` hold what it looks like on
-    the whole. ``track`` is where it is in the picture, None for all of the picture.
+    the whole. ``track`` is where it is in the picture, None for all of the picture. ``pulse [N]`` is what its movement
+    says of the loudness of its sound (`samaudio.pulse`), None where nothing reads it.
     """
 
     clip: Tensor
@@ -48,11 +51,19 @@ class Sight:
     visible: Tensor
     used: str
     track: ObjectTrack | None = None
+    pulse: Tensor | None = None
 
     def at(self, times: Tensor) -> Tensor:
         """What a player shows at each of ``times [F]``: unit vectors ``[F, E]``."""
+        return self.frames[self._shown(times)]
+
+    def beat(self, times: Tensor) -> Tensor | None:
+        """The pulse at each of ``times [F]``: ``[F]``."""
+        return None if self.pulse is None else self.pulse[self._shown(times)]
+
+    def _shown(self, times: Tensor) -> Tensor:
         index = torch.searchsorted(self.times, times.to(self.times) + 1e-6, right=True) - 1
-        return self.frames[index.clamp(0, len(self.times) - 1)]
+        return index.clamp(0, len(self.times) - 1)
 
 
 def film_of(prompts: Sequence[Prompt], recording: str | os.PathLike | None) -> Path:
@@ -84,6 +95,7 @@ def watch(
     close_up: tuple[int, int] | None = (80, 80),
     segmenter: str | Path | Segmenter | None = None,
     found: ObjectTrack | None = None,
+    pulse: Pulse | None = None,
     progress: Watching | None = None,
 ) -> Sight:
     """Follow what the prompts point at through a film, and look at it.
@@ -94,6 +106,7 @@ def watch(
             else is grey, as the published models were trained.
         segmenter: see `samaudio.visual.track.track`.
         found: the object's track at the times of :func:`looks`, if it is known already.
+        pulse: reads the movement of an object.
 
     Raises:
         UserError: the model does not see, the film cannot be read, or nothing can be followed from where the prompts
@@ -115,13 +128,18 @@ def watch(
         raise UserError(f"{shown(film)}: nothing was found where you pointed; point at another spot, or draw a box")
     size = close_up if found is not None and close_up is not None else model.config.vision.image_size
     features: list[Tensor] = []
-    for pictures in _pictures(film, times, found, size, close_up is not None):
+    ways: list[Tensor] = []
+    for pictures, way in _pictures(film, times, found, size, close_up is not None):
         features.append(_features(model, pictures))
+        ways.append(way)
         tell(0.85 + 0.15 * min(1.0, sum(map(len, features)) / len(times)))
     visible = torch.ones(len(times), dtype=torch.bool) if found is None else found.visible
     clip, frames = _embedded(model, torch.cat(features), visible)
     used = "whole picture" if found is None else found.segmenter
-    return Sight(clip, torch.tensor(times), frames.cpu(), visible, used, found)
+    beat = None
+    if pulse is not None and found is not None:
+        beat = pulse(torch.cat(ways)[None].to(model.device))[0].float().cpu()
+    return Sight(clip, torch.tensor(times), frames.cpu(), visible, used, found, beat)
 
 
 @torch.inference_mode()
@@ -143,8 +161,9 @@ def looks(seconds: float) -> list[float]:
 
 def _pictures(
     film: str | os.PathLike, times: Sequence[float], found: ObjectTrack | None, size: tuple[int, int], near: bool
-) -> Iterator[Tensor]:
-    """uint8 ``[n, 3, h, w]`` of the object, or of all of the picture, a block at a time."""
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """uint8 ``[n, 3, h, w]`` of the object, or of all of the picture, and how an object lies in the whole picture
+    ``[n, 9]`` (`geometry`), a block at a time."""
     way: Way | None = None
     side = 2 * max(size)
     if found is not None:
@@ -155,12 +174,13 @@ def _pictures(
             part = slice(start, start + _BLOCK)
             frames = torch.stack([picture for _, picture in file.frames(times[part], max_side=side)])
             if found is None:
-                yield masked_frames(frames, None, size)
+                yield masked_frames(frames, None, size), torch.zeros(len(frames), GEOMETRY)
                 continue
             masks = found.masks[part]
             if masks.shape[-2:] != frames.shape[-2:]:
                 masks = F_.interpolate(masks[:, None].float(), frames.shape[-2:], mode="nearest")[:, 0] > 0
-            yield masked_frames(frames, masks, size) if way is None else close_ups(frames, masks, way[part], size)[0]
+            lies = geometry(frames, masks)
+            yield masked_frames(frames, masks, size) if way is None else close_ups(frames, masks, way[part], size)[0], lies
 
 
 def _embedded(model: PEAV, features: Tensor, visible: Tensor) -> tuple[Tensor, Tensor]:

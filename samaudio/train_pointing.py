@@ -130,7 +130,7 @@ def build(config: DictConfig, device: torch.device) -> MaskModel:
     if not old.separator.config.sight:
         separator.look_like_words()
     settings = old.settings | {"close_up": list(config.close_up)}
-    model = MaskModel(codec, embedder, separator, settings).requires_grad_(False).eval()
+    model = MaskModel(codec, embedder, separator, settings, old.pulse).requires_grad_(False).eval()
     for name, parameter in separator.named_parameters():
         parameter.requires_grad_(name.startswith(NEW))
     return model.to(device)

@@ -16,16 +16,18 @@ from safetensors.torch import load_file
 
 import samaudio
 from peav import checkpoints
+from benchmarks import object_retrieval
 from peav.codec import DACVAE, CodecConfig, lapped_init_
 from peav.config import PEAVConfig
 from peav.errors import UserError
 from peav.model import PEAV
 from peav.scenes import NO, UNSURE, YES
 from peav.transformer import TransformerConfig
-from samaudio import train_pointing, train_video, train_vision
+from samaudio import train_pointing, train_pulse, train_video, train_vision
 from samaudio.checkpoints import load_model, save_model
 from samaudio.mask import MaskConfig, MaskSeparator
 from samaudio.model import MaskModel
+from samaudio.pulse import Pulse
 
 sys.path.insert(0, str(Path(__file__).parent / "samaudio"))
 from drawn_pictures import STYLES, write_pictures  # noqa: E402
@@ -54,7 +56,7 @@ def composed(task: str, *overrides: str) -> DictConfig:
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory, pool):
-    """A folder in which the three debug runs were made one after the other, and their last figures."""
+    """A folder in which the four debug runs were made one after the other, and their last figures."""
     folder = tmp_path_factory.mktemp("eyes")
     common = [f"pictures={folder / 'pictures'}", f"data.manifests=[{pool}]", f"data.cache={folder / 'cache'}"]
     figures = {}
@@ -63,6 +65,7 @@ def trained(tmp_path_factory, pool):
         save_model(hearing_model(), folder / "runs/debug-separator/model")
         for task, script in (("vision", train_vision), ("video", train_video), ("pointing", train_pointing)):
             figures |= script.fit(composed(task, *common))
+        figures |= train_pulse.fit(composed("pulse", *common, "sample_rate=8000"))
     return folder, figures, common
 
 
@@ -74,7 +77,7 @@ def series(folder: Path, name: str) -> list[float]:
 @pytest.mark.parametrize(
     ("task", "losses"),
     [("vision", ["thing", "geometry"]), ("video", ["stem", "words", "frame", "timed", "near", "whole"]),
-     ("pointing", ["loss"])],
+     ("pointing", ["loss"]), ("pulse", ["loss"])],
 )
 def test_every_loss_falls(trained, task, losses):
     for name in losses:
@@ -97,6 +100,31 @@ def test_what_was_known_of_sounds_and_words_stays_bit_by_bit(trained):
     after = load_model(folder / "runs/debug-pointing/model").separator.state_dict()
     assert all(torch.equal(after[name], value) for name, value in before.items())
     assert not torch.equal(after["seen_query.0.weight"], before["query.0.weight"])
+
+
+def test_movement_finds_its_sound_more_often_than_chance(trained):
+    folder, figures, _ = trained
+    assert figures["valid/agreement"] > 0.15
+    assert Pulse.load(folder / "runs/debug-pulse/model").config.width == 16
+
+
+def test_films_of_another_rate_are_refused(trained):
+    folder, _, common = trained
+    with contextlib.chdir(folder), pytest.raises(UserError, match=r"8 times a second"):
+        train_pulse.fit(composed("pulse", *common, "folder=runs/other", "+recipe.fps=12"))
+
+
+def test_objects_are_matched_with_sounds(trained, pool, capsys):
+    """The benchmark of R@1, on a model whose towers and pulse were trained for seconds."""
+    folder, _, common = trained
+    model = load_model(folder / "runs/debug-pointing/model")
+    model.pulse = Pulse.load(folder / "runs/debug-pulse/model")
+    save_model(model, folder / "with-pulse")
+    object_retrieval.main([str(pool), "--pictures", str(folder / "pictures"), "--cache", str(folder / "cache"),
+                           "--model", str(folder / "with-pulse"), "--groups", "1", "--out", str(folder / "out")])
+    told = json.loads((folder / "out/object_retrieval.json").read_text())["figures"]
+    assert 0.02 < told["movement"]["R@1"] <= told["movement"]["R@10"] <= 1  # one in fifty by chance
+    assert "R@1" in (folder / "out/object_retrieval.md").read_text()
 
 
 def test_the_model_sees(trained):

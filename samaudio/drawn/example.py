@@ -20,11 +20,12 @@ import typer
 
 from peav import console
 from peav.errors import UserError, shown
+from samaudio.pulse import envelope
 
 from .backgrounds import Background
 from .films import DrawnFilm
 from .render import draw_film
-from .scene import Actor, Motion, envelope
+from .scene import Actor, Motion
 from .styles import Look, Pictures, require_extra
 
 SECONDS, FPS, SIDE = 7.0, 15.0, 320

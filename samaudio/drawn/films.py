@@ -21,10 +21,11 @@ from peav.clips import ClipStore
 from peav.errors import UserError
 from samaudio import mixtures
 from samaudio.prompts import Click
+from samaudio.pulse import envelope
 
 from .backgrounds import Background
 from .render import degrade, draw_film
-from .scene import Actor, Answer, Paths, answer, draw_answer, envelope, false_rhythm, place_all
+from .scene import Actor, Answer, Paths, answer, draw_answer, false_rhythm, place_all
 from .sounds import DrawableMixtures, drawable
 from .styles import Look, Pictures
 from .wording import joined, listed, with_article

@@ -11,8 +11,6 @@ import numpy as np
 
 from .styles import Look
 
-_WINDOW = 0.08  # seconds of sound that one frame shows
-
 
 @dataclass
 class Motion:
@@ -54,20 +52,6 @@ class Paths:
     size: tuple[float, float] = (0.24, 0.48)  # for two objects; more are smaller
     speed: tuple[float, float] = (0.0, 0.25)
     kinds: tuple[str, ...] = field(default=("drift", "bounce", "sway", "still"))
-
-
-def envelope(samples: np.ndarray, rate: int, times: np.ndarray) -> np.ndarray:
-    """Loudness ``[N]``, 0 to 1, of ``samples [T]`` around each time in seconds.
-
-    Amplitude over 80 ms to the power 0.7, as a share of the loudest of these frames; silence stays 0.
-    """
-    energy = np.concatenate(([0.0], np.cumsum(samples.astype(np.float64) ** 2)))
-    begin = np.round((times - _WINDOW / 2) * rate).astype(int).clip(0, len(samples))
-    end = np.round((times + _WINDOW / 2) * rate).astype(int).clip(0, len(samples))
-    power = (energy[end] - energy[begin]) / (_WINDOW * rate)
-    loudness = np.sqrt(power.clip(0)) ** 0.7
-    loudest = float(loudness.max())
-    return loudness / loudest if loudest > 1e-6 else np.zeros(len(times))
 
 
 def false_rhythm(rng: np.random.Generator, times: np.ndarray) -> np.ndarray:

@@ -19,9 +19,10 @@ from samaudio.drawn import films as films_module
 from samaudio.drawn.films import likeness
 from samaudio.drawn.items import DrawnItems
 from samaudio.drawn.render import degrade, draw_film
-from samaudio.drawn.scene import Actor, Answer, Motion, Paths, _covered, _path, answer, envelope, place_all
+from samaudio.drawn.scene import Actor, Answer, Motion, Paths, _covered, _path, answer, place_all
 from samaudio.drawn.sounds import DrawableMixtures
 from samaudio.drawn.styles import Look
+from samaudio.pulse import envelope
 
 RATE = 8_000
 SHORT = replace(Recipe().sound, seconds=2.0)
