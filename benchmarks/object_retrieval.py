@@ -99,9 +99,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         (given.out / "object_retrieval.json").write_text(
             json.dumps({"among": AMONG, "objects": given.groups * AMONG, "figures": figures}, indent=1) + "\n")
         (given.out / "object_retrieval.md").write_text(
-            f"# From an object to its sound\n\n`python -m benchmarks.object_retrieval`: {given.groups * AMONG} objects of "
-            f"drawn films (unseen recordings, unseen drawing style, masks\nas a segmenter gives them), each among {AMONG} "
-            f"stems. Looks are PE-AV's towers, movement is `samaudio.pulse`.\n\n{text}\n")
+            f"# From an object to its sound\n\n`python -m benchmarks.object_retrieval`: {given.groups * AMONG} objects "
+            "of drawn films (unseen recordings, unseen drawing style,\nmasks as a segmenter gives them), each among "
+            f"{AMONG} stems. Looks are PE-AV's towers, movement is `samaudio.pulse`.\n\n{text}\n")
 
 
 if __name__ == "__main__":

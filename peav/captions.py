@@ -6,6 +6,7 @@ import random
 from collections.abc import Sequence
 
 from .vocabulary import ABSENT, SYNONYMS
+from .wording import phrasings
 
 TEMPLATES = (
     "{}", "{}", "{}", "{} sound", "the sound of {}", "the sound of a {}", "a {}", "{} playing", "the {}",
@@ -59,12 +60,14 @@ def wordings(label: str, captions: Sequence[str] = (), played: bool = True) -> l
 
 
 def draw(rng: random.Random, label: str, captions: Sequence[str], played: bool = True) -> str:
-    """One wording: the plain label most often, then a caption, then a synonym or template."""
+    """One wording: the plain label most often, then a caption, then a synonym or template, then another phrasing."""
     choice = rng.random()
     if choice < 0.35:
         return label
     if choice < 0.65 and captions:
         return rng.choice(captions)
+    if choice > 0.9 and (others := phrasings()[0].get(label)):
+        return rng.choice(others)
     short = rng.choice((label, *SYNONYMS.get(label, ())))
     templates = TEMPLATES if played else [t for t in TEMPLATES if not any(word in t for word in PLAYED)]
     return rng.choice(templates).format(short)
@@ -73,4 +76,7 @@ def draw(rng: random.Random, label: str, captions: Sequence[str], played: bool =
 def draw_absent(rng: random.Random) -> str:
     """A phrase for a sound that no clip of the pool is."""
     templates = [t for t in TEMPLATES if not any(word in t for word in PLAYED)]
-    return rng.choice(templates).format(rng.choice(ABSENT)) if rng.random() < 0.5 else rng.choice(ABSENT)
+    choice = rng.random()
+    if choice < 0.25:
+        return rng.choice(phrasings()[1])
+    return rng.choice(templates).format(rng.choice(ABSENT)) if choice < 0.6 else rng.choice(ABSENT)

@@ -102,7 +102,8 @@ def main() -> None:
     recipe = Recipe(seconds=args.seconds, sources=tuple(args.sources), snr_db=tuple(args.snr), absent=0.0)
     made = Separations(separator, store, recipe, args.seed, args.decoded)
     settings = {"sample_rate": separator.sample_rate, "seconds": args.seconds, "split": args.split, "seed": args.seed,
-                "separator": separator.name, "decoded": args.decoded, "sources": args.sources, "snr_db": args.snr, "clips": len(store)}
+                "separator": separator.name, "decoded": args.decoded, "sources": args.sources, "snr_db": args.snr,
+                "clips": len(store)}  # fmt: skip
     collection.write(args.folder, settings, made.__getitem__, args.count, say=lambda line: print(line, flush=True))
 
 

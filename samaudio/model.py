@@ -33,7 +33,7 @@ OTHER_SIDE = 0.35  # share of the target that what is made of the rest decides; 
 LEFT_OVER = 0.01  # of the mixture's power: with less than that there is no rest to know of
 # What an object's sound is called is chosen by its looks, and by these; measured on drawn films.
 HEARD, MOVED = 1.5, 1.0  # how much it counts that a name is heard, and that it is heard as the object moves
-IN_STEP = 10.0  # how much it counts that a sound alone is loud as an object moves
+IN_STEP = 20.0  # how much it counts that a sound alone is loud as an object moves
 EVIDENCE = ("head", "level", "frame")  # what presence is judged by, see `MaskModel.evidence`
 
 

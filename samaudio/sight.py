@@ -179,8 +179,10 @@ def _pictures(
             masks = found.masks[part]
             if masks.shape[-2:] != frames.shape[-2:]:
                 masks = F_.interpolate(masks[:, None].float(), frames.shape[-2:], mode="nearest")[:, 0] > 0
-            lies = geometry(frames, masks)
-            yield masked_frames(frames, masks, size) if way is None else close_ups(frames, masks, way[part], size)[0], lies
+            if way is None:
+                yield masked_frames(frames, masks, size), geometry(frames, masks)
+            else:
+                yield close_ups(frames, masks, way[part], size)[0], geometry(frames, masks)
 
 
 def _embedded(model: PEAV, features: Tensor, visible: Tensor) -> tuple[Tensor, Tensor]:

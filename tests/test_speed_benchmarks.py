@@ -7,8 +7,10 @@ import time
 import pytest
 import torch
 
-from benchmarks import audio_tower, embed_folder, tables
+import samaudio
+from benchmarks import audio_tower, embed_folder, speed, tables
 from benchmarks.audio_tower import Sizes, Turn
+from samaudio import cut
 
 TINY = Sizes(hidden=16, layers=1, heads=2, head_dim=8, intermediate=24, codec_width=4, rates=(2, 3), latent=6)
 
@@ -93,3 +95,28 @@ def test_a_table_goes_to_its_place_in_a_page(tmp_path):
     assert page.read_text() == first + "after\n<!-- b -->\nnew\n<!-- /b -->\n"
     with pytest.raises(ValueError, match="0 places for c"):
         tables.put(page, "c", "")
+
+
+def test_a_clock_leaves_out_what_its_parts_call():
+    clock = speed.Clock()
+    inner = clock.timed("inner", lambda: time.sleep(0.05))
+
+    def outer():
+        time.sleep(0.02)
+        inner()
+        inner()
+
+    clock.timed("outer", outer)()
+    assert 0.1 <= clock.spent["inner"] < 0.16 and 0.02 <= clock.spent["outer"] < 0.06
+
+
+def test_a_watched_separator_is_left_as_it_was():
+    separator = samaudio.load(judge=False)
+    before = separator.model.codec.__dict__.get("latents"), cut.stft
+    clock = speed.Clock()
+    with speed.watched(separator, clock):
+        separator.separate(0.1 * torch.randn(1, 8_000), "guitar", sample_rate=16_000)
+    assert (separator.model.codec.__dict__.get("latents"), cut.stft) == before
+    assert {"separator", "codec, analysis", "codec, synthesis", "embedder, audio", "cutting out of the mixture",
+            "resampling", "sentence encoder"} == set(clock.spent)  # fmt: skip
+    assert all(seconds > 0 for seconds in clock.spent.values())

@@ -15,8 +15,8 @@ from omegaconf import DictConfig
 from safetensors.torch import load_file
 
 import samaudio
-from peav import checkpoints
 from benchmarks import object_retrieval
+from peav import checkpoints
 from peav.codec import DACVAE, CodecConfig, lapped_init_
 from peav.config import PEAVConfig
 from peav.errors import UserError
