@@ -14,11 +14,14 @@ from functools import lru_cache
 from pathlib import Path
 
 import torch
+from tokenizers import Tokenizer
 from torch import Tensor, nn
 
+from .bert import Bert
 from .errors import UserError
 
 SENTENCE_DIM = 384
+MOST_TOKENS = 256  # per sentence, as the model was trained
 SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 
 
@@ -46,27 +49,19 @@ class SentenceEncoder(nn.Module):
         folder = sentence_folder()
         if verify:
             _verify(folder / "model.safetensors")
-        from transformers import AutoTokenizer, BertModel
-        from transformers.utils import logging
-
-        # The file also holds a pooling layer that this encoder leaves out, which would be reported at length.
-        verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-        logging.set_verbosity_error()
-        logging.disable_progress_bar()
-        self.tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-        model = BertModel.from_pretrained(folder, add_pooling_layer=False, local_files_only=True)
-        self.model = model.eval().requires_grad_(False)
-        logging.set_verbosity(verbosity)
-        if bars:
-            logging.enable_progress_bar()
+        self.tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+        self.tokenizer.enable_truncation(MOST_TOKENS)
+        self.tokenizer.enable_padding()
+        self.model = Bert.load(folder)
 
     @torch.inference_mode()
     def forward(self, sentences: Sequence[str]) -> Tensor:
         """Unit vectors ``[B, 384]``, float32. Sentences beyond 256 tokens are cut, as the model was trained."""
-        tokens = self.tokenizer(list(sentences), padding=True, truncation=True, max_length=256, return_tensors="pt")
-        tokens = tokens.to(self.model.device)
-        hidden = self.model(**tokens).last_hidden_state
-        keep = tokens["attention_mask"][..., None].to(hidden.dtype)
+        found = self.tokenizer.encode_batch(list(sentences))
+        device = self.model.embeddings.word_embeddings.weight.device
+        mask = torch.tensor([one.attention_mask for one in found], device=device)
+        hidden = self.model(torch.tensor([one.ids for one in found], device=device), mask)
+        keep = mask[..., None].to(hidden.dtype)
         mean = (hidden * keep).sum(1) / keep.sum(1).clamp_min(1e-9)
         return torch.nn.functional.normalize(mean.float(), dim=-1)
 
