@@ -53,10 +53,11 @@ def overlap(a: str, b: str) -> bool:
 
 
 def wordings(label: str, captions: Sequence[str] = (), played: bool = True) -> list[str]:
-    """Every phrase training may use for a clip: its label, captions, synonyms, all through the templates."""
+    """Every phrase training may use for a clip: label and synonyms through the templates, captions, other phrasings."""
     short = [label, *SYNONYMS.get(label, ())]
     templates = [t for t in dict.fromkeys(TEMPLATES) if played or not any(word in t for word in PLAYED)]
-    return list(dict.fromkeys([t.format(s) for s in short for t in templates] + list(captions)))
+    return list(dict.fromkeys([t.format(s) for s in short for t in templates] + list(captions)
+                              + list(phrasings()[0].get(label, ()))))
 
 
 def draw(rng: random.Random, label: str, captions: Sequence[str], played: bool = True) -> str:
