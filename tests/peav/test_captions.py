@@ -8,6 +8,7 @@ from itertools import combinations
 import pytest
 
 from peav.captions import OVERLAPPING, PLAYED, SYNONYMS, draw, overlap, wordings
+from peav.wording import phrasings
 
 NAMES = sorted(set().union(*OVERLAPPING, SYNONYMS, {"percussion loop", "drum loop", "rain", "helicopter"}))
 CAPTIONS = ("it pours on a tin roof", "a wet afternoon")
@@ -52,7 +53,8 @@ def test_every_draw_is_a_known_wording(label, played):
 def test_every_wording_holds_the_label_a_synonym_or_is_a_caption():
     for label, others in SYNONYMS.items():
         for phrase in wordings(label, CAPTIONS):
-            assert phrase in CAPTIONS or phrase in phrasings()[0][label] or any(word in phrase for word in (label, *others))
+            known = phrase in CAPTIONS or phrase in phrasings()[0][label]
+            assert known or any(word in phrase for word in (label, *others))
 
 
 def test_nobody_plays_the_rain():
