@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -33,6 +34,7 @@ from .model import EVIDENCE, MaskModel
 from .prompts import Text
 from .sight import sight_of
 from .visual.frames import close_ups, follow
+from .visual.geometry import geometry
 
 if TYPE_CHECKING:
     from .drawn import DrawnFilms
@@ -68,8 +70,11 @@ def watch(model: MaskModel, films: DrawnFilms, count: int) -> tuple[Tensor, Tens
             if int(visible.sum()) < len(visible) // 3:
                 continue
             views = close_ups(film.frames, masks, follow(masks, times), size)[0]
-            query = model.query([], sight_of(model.embedder, views, times, visible))
-            seen.append(model.evidence(latent, model.ask(latent, query), query).cpu())
+            sight = sight_of(model.embedder, views, times, visible)
+            if model.pulse is not None:
+                sight = replace(sight, pulse=model.pulse(geometry(film.frames, masks)[None].to(model.device))[0].cpu())
+            query = model.query([], sight)
+            seen.append(model.evidence(latent, model.ask(latent, model.named(latent, query)), query).cpu())
             truth.append(k < len(film.stems))
     return torch.stack(seen), torch.tensor(truth)
 
