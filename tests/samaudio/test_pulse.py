@@ -76,7 +76,7 @@ def test_a_model_keeps_its_pulse_and_watches_with_it(tmp_path):
 
 def looking(model, clip: torch.Tensor, pulse: torch.Tensor | None = None) -> Query:
     """A query that shows an object and says nothing."""
-    times = torch.arange(16) / 8
+    times = torch.arange(16) / 8.0
     sight = Sight(clip, times, clip.expand(16, -1), torch.ones(16, dtype=torch.bool), "test", None, pulse)
     return Query(torch.full((16,), torch.nan), None, sight)
 
@@ -134,3 +134,18 @@ def test_loudness_is_a_share_of_the_loudest_moment():
     sound = np.concatenate((np.full(500, 0.1), np.full(500, 0.4))).astype(np.float32)
     quiet, loud = envelope(sound, rate, np.array([0.25, 0.75]))
     assert loud == pytest.approx(1) and quiet == pytest.approx(0.25**0.7, rel=0.01)
+
+
+def test_a_sound_that_is_loud_as_the_object_moves_fits_better():
+    model = seeing_model()
+    rng = np.random.default_rng(0)
+    noise = rng.normal(size=16_000).astype(np.float32)
+    time = np.arange(16_000) / 8_000
+    sounds = torch.from_numpy(np.stack([noise * np.exp(-3 * time), noise * np.exp(3 * time - 6)]).astype(np.float32))
+    clip = torch.nn.functional.normalize(torch.randn(16), dim=-1)
+    rising = looking(model, clip, torch.linspace(-1, 1, 16)).sight
+    falling = looking(model, clip, torch.linspace(1, -1, 16)).sight
+    plain = model.matches(looking(model, clip).sight, sounds)
+    up, down = model.matches(rising, sounds), model.matches(falling, sounds)
+    assert float(up[1] - plain[1]) > 5 > float(up[0] - plain[0])
+    assert float(down[0] - plain[0]) > 5 > float(down[1] - plain[1])
