@@ -28,6 +28,7 @@ from .estimate import CLIP, Estimator
 from .figures import spearman
 from .grid import Words
 from .model import JudgeModel
+from .order import order_loss
 from .targets import NAMES
 
 OVERALL = NAMES.index("overall")
@@ -82,9 +83,7 @@ def learn(model: JudgeModel, known: Numbers, steps: int = 3000, batch: int = 512
         told = model.overall_of(known.clip[rows] + 0.02 * torch.randn(batch, known.clip.shape[1], generator=generator))
         told = told[:, 0] * model.std[OVERALL] + model.mean[OVERALL]
         truth = wanted[rows]
-        order = truth[:, None] - truth[None] > 0.15
-        margin = (told[:, None] - told[None])[order]
-        loss = F_.smooth_l1_loss(told, truth, beta=0.5) + F_.softplus(-3 * margin).mean()
+        loss = F_.smooth_l1_loss(told, truth, beta=0.5) + order_loss(told, truth, 0)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

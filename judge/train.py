@@ -39,6 +39,7 @@ from .estimate import Estimator
 from .figures import figures, table
 from .grid import Grid, Words, judge_grid
 from .model import JudgeConfig, JudgeModel
+from .order import order_loss
 from .targets import at_frames
 
 SHIFT = 0.5  # of the Judge's log features (`judge.features`) against those of the embedder (`peav.latents`)
@@ -95,7 +96,8 @@ def losses(grid: Grid, batch: dict, given_presence: bool = False) -> dict[str, T
     if given_presence:
         scores, frames = (_without_overall(x, ~present) for x in (scores, frames))
     terms = {"scores": _huber(grid.scores, scores), "frames": _huber(grid.frames, frames),
-             "rank": _order(grid.scores, scores, 2), "prompts": _order(grid.scores[..., :1], scores[..., :1], 1)}
+             "rank": order_loss(grid.scores, scores, 2),
+             "prompts": order_loss(grid.scores[..., :1], scores[..., :1], 1)}
     if grid.presence is not None:
         wanted = present[..., None].expand_as(grid.presence).float()
         terms["presence"] = F_.binary_cross_entropy_with_logits(grid.presence, wanted)
@@ -112,14 +114,6 @@ def _without_overall(scores: Tensor, where: Tensor) -> Tensor:
 def _huber(told: Tensor, true: Tensor, turn: float = 0.5) -> Tensor:
     known = ~true.isnan()
     return F_.smooth_l1_loss(told[known], true[known], beta=turn)
-
-
-def _order(told: Tensor, true: Tensor, dim: int, apart: float = 0.15, sharpness: float = 3.0) -> Tensor:
-    """Logistic loss on pairs along ``dim`` whose true scores are ``apart`` or more (RankNet, Burges et al. 2005)."""
-    difference = true.unsqueeze(dim) - true.unsqueeze(dim + 1)
-    counts = difference > apart  # false for NaN; each pair once, the better one first
-    margin = (told.unsqueeze(dim) - told.unsqueeze(dim + 1))[counts]
-    return F_.softplus(-sharpness * margin).sum() / max(margin.numel(), 1)
 
 
 @torch.inference_mode()
