@@ -29,7 +29,7 @@ from .wording import phrasings
 
 SHARPNESS = 20.0  # of the choice among labels
 NOISE = 1.0  # length of the noise on sentence vectors, which have length one: phrases that nobody wrote down
-KEPT = 2.0  # weight of what shall stay as it was
+KEPT = 20.0  # weight of what shall stay as it was
 
 
 @dataclass
@@ -79,6 +79,7 @@ class Teaching:
         self.absent = Phrases.of([(phrase, -1) for phrase in (*ABSENT, *absent)])
         names = sentence_encoder()(self.labels).clone()
         with torch.no_grad():
+            self.names = names
             self.anchors = {kind: model.head(f"text_{kind}", names) for kind in self.kinds}
             self.before = {kind: model.head(f"text_{kind}", self.known.vectors) for kind in self.kinds}
             self.scale, self.bias = (model.scalar(f"text_audio_logit_{name}").detach() for name in ("scale", "bias"))
@@ -95,8 +96,10 @@ class Teaching:
             found, anchors = model.text_embedding(noisy, kind), self.anchors[kind]
             scores = (SHARPNESS * found @ anchors.T).masked_fill(self.either[labels], -torch.inf)
             total = total + F_.cross_entropy(scores, labels) + (1 - (found * anchors[labels]).sum(1)).mean()
-            kept = model.text_embedding(self.known.vectors[known], kind)
-            total = total + KEPT * (1 - (kept * self.before[kind][known]).sum(1)).mean()
+            # The names themselves always count: what is built on the embedder was trained with them above all.
+            for plain, before in ((self.known.vectors[known], self.before[kind][known]), (self.names, anchors)):
+                kept = model.text_embedding(plain, kind)
+                total = total + KEPT * (1 - (kept * before).sum(1)).mean()
             # As pairs that do not match count in the embedder's own training (SigLIP, arXiv 2303.15343).
             away = model.text_embedding(absent, kind) @ anchors.T
             total = total + F_.softplus(self.scale * away + self.bias).sum(1).mean()
@@ -107,6 +110,12 @@ class Teaching:
         """Share of phrases that lie nearest to their own label, or to one that overlaps with it."""
         nearest = (model.text_embedding(phrases.vectors) @ self.anchors["audio"].T).argmax(1)
         return float((self.either[phrases.labels, nearest] | (nearest == phrases.labels)).float().mean())
+
+    @torch.inference_mode()
+    def kept(self, model: PEAV) -> float:
+        """Cosine of what names mean now and what they meant before, of the worst of them."""
+        return min(float((model.text_embedding(self.names, kind) * self.anchors[kind]).sum(1).min())
+                   for kind in self.kinds)  # fmt: skip
 
     @torch.inference_mode()
     def nearness(self, model: PEAV) -> float:
@@ -160,7 +169,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         teach(model, teaching, given.steps)
         print(f"{len(judged.vectors)} phrases {'held out' if share else 'taught'}: {100 * before:.1f} % understood "
               f"before, {100 * teaching.understood(model, judged):.1f} % after; phrases for other sounds come as near "
-              f"to a label as {near:.3f} before, {teaching.nearness(model):.3f} after", flush=True)
+              f"to a label as {near:.3f} before, {teaching.nearness(model):.3f} after; names moved by at most "
+              f"{1 - teaching.kept(model):.4f}", flush=True)
     checkpoints.save(model, given.out)
 
 
