@@ -1,7 +1,9 @@
 """Pointing at one of two drawn objects: what comes out for the one that was meant, and for the other one.
 
-    python -m samaudio.drawn films/pairs PATH/manifest.jsonl --pictures pictures --split valid --objects 2 --rate 24000
-    python -m samaudio.drawn films/alike PATH/manifest.jsonl --pictures pictures --split valid --alike --rate 24000
+    python -m samaudio.drawn films/pairs PATH/manifest.jsonl --pictures pictures --split valid --objects 2 \
+        --rate 24000 --fps 24 --size 288
+    python -m samaudio.drawn films/alike PATH/manifest.jsonl --pictures pictures --split valid --alike \
+        --rate 24000 --fps 24 --size 288
     python -m benchmarks.pointing films/pairs --alike films/alike --out docs/benchmarks
 
 Recordings and drawing style are unseen. Every sounding object of a film is asked for in turn: by a click, which is
@@ -84,7 +86,9 @@ def measure(separator: samaudio.Separator, folder: Path, count: int | None, exac
                 found.overlap.append(iou(track, truth.masks[k], truth.times))
             if exact:
                 found.words.append(gain(ask(separator, film, row["objects"][k]["label"])[0], stems[k], mixture))
-                true = ObjectTrack(tuple(looks(len(mixture) / rate)), *_exact(truth.masks[k]), "drawn", *_size(truth))
+                times = looks(len(mixture) / rate)
+                masks = truth.masks[k][shown_at(truth.times, times)]
+                true = ObjectTrack(tuple(times), masks, torch.ones(len(times)), "drawn", *_size(truth))
                 seen, offset = separator.viewer(film, (click,), 0.0, found=true)
                 found.exact.append(gain(ask(separator, film, click)[0], stems[k], mixture))
         for k in range(len(stems)):
@@ -112,15 +116,16 @@ def ask(separator: samaudio.Separator, film: Path, prompt: str | Prompt) -> tupl
 def iou(track: ObjectTrack, masks: Tensor, times: Tensor) -> float:
     """Mean intersection over union with the true masks ``[N, H, W]``, over the frames in which the object is seen."""
     own = track.resized(*masks.shape[-2:])
-    shown = torch.searchsorted(times, torch.tensor(track.times, dtype=times.dtype) + 1e-6, right=True) - 1
-    true = masks[shown.clamp_min(0)]
+    true = masks[shown_at(times, track.times)]
     seen = true.flatten(1).any(1)
     both, either = (own & true).flatten(1).sum(1), (own | true).flatten(1).sum(1)
     return float((both[seen] / either[seen].clamp_min(1)).mean()) if bool(seen.any()) else 0.0
 
 
-def _exact(masks: Tensor) -> tuple[Tensor, Tensor]:
-    return masks, torch.ones(len(masks))
+def shown_at(times: Tensor, looks: Sequence[float]) -> Tensor:
+    """Numbers of the frames, at ``times [N]``, that a player shows at each of the looks."""
+    index = torch.searchsorted(times, torch.tensor(looks, dtype=times.dtype) + 1e-6, right=True) - 1
+    return index.clamp_min(0)
 
 
 def _size(truth) -> tuple[int, int]:
@@ -173,8 +178,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             f"{f['said_absent']} were said not to be heard" for kind, f in results.items()) + "\n")
 
 
-_EXPLAINED = """`python -m benchmarks.pointing`, films of 3 s with unseen recordings in an unseen drawing style. The
-target is measured whether or not presence would have silenced it."""
+_EXPLAINED = """`python -m benchmarks.pointing`, films of 3 s and 24 pictures a second, with unseen recordings in an unseen
+drawing style. The target is measured whether or not presence would have silenced it."""
 
 if __name__ == "__main__":
     main()

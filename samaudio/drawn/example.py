@@ -1,8 +1,8 @@
-"""The drawn film in `examples/`: a guitar and somebody who speaks, each moving with its own sound.
+"""The drawn film in `examples/`: a violin and drums, each moving with its own sound.
 
     python -m samaudio.drawn.example examples/ --pictures PICTURES
 
-Its sounds are the two stems in `examples/` (see `samaudio.render_examples`), its pictures Microsoft's Fluent emoji.
+Its sounds come from `samaudio.render_examples` and need its synthesiser, its pictures are Microsoft's Fluent emoji.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -19,8 +20,9 @@ import torch
 import typer
 
 from peav import console
-from peav.errors import UserError, shown
 from samaudio.pulse import envelope
+from samaudio.render_examples import SAMPLE_RATE, drum_part, flute_part
+from samaudio.render_sound import SOUNDFONT, render_phrase, require
 
 from .backgrounds import Background
 from .films import DrawnFilm
@@ -29,10 +31,10 @@ from .scene import Actor, Motion
 from .styles import Look, Pictures, require_extra
 
 SECONDS, FPS, SIDE = 7.0, 15.0, 320
+_VIOLIN = 40  # General MIDI
 PEAK = 0.7  # of the mixture
-SOUNDS = {"guitar": "band.guitar.flac", "speech": "street.speech.flac"}
-LOOKS = (Look("fluent", "1f3b8", "guitar"), Look("fluent", "1f5e3", "speaking head"))
-LABELS = ("guitar", "person speaking")
+LOOKS = (Look("fluent", "1f3bb", "violin"), Look("fluent", "1f941", "drum"))
+LABELS = ("violin", "drums")
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 
@@ -43,20 +45,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 @app.command()
 def example(
-    folder: Annotated[Path, typer.Argument(metavar="EXAMPLES", help="Where the stems are and the film goes.")],
+    folder: Annotated[Path, typer.Argument(metavar="EXAMPLES", help="Where the film and its stems go.")],
     pictures: Annotated[Path, typer.Option(metavar="PICTURES", help="What python -m samaudio.drawn.collect wrote.")],
 ) -> None:
     """Draw the example film again."""
     require_extra()
+    require(["fluidsynth"], SOUNDFONT)
     from .files import write_film
 
-    stems, rate = _stems(folder)
+    stems, rate = _stems(), SAMPLE_RATE
     film = drawn(stems, rate, Pictures(pictures, ["fluent"]))
     write_film(folder / "drawn.mp4", film)
-    for name, stem in zip(SOUNDS, stems, strict=True):
+    for name, stem in zip(LABELS, stems, strict=True):
         soundfile.write(folder / f"drawn.{name}.flac", stem, rate, subtype="PCM_16")
-    about = [{"label": label, "stem": f"drawn.{name}.flac", "click": _middle(masks, film.times)}
-             for label, name, masks in zip(LABELS, SOUNDS, film.masks, strict=True)]  # fmt: skip
+    about = [{"label": label, "stem": f"drawn.{label}.flac", "click": _middle(masks, film.times)}
+             for label, masks in zip(LABELS, film.masks, strict=True)]
     (folder / "drawn.json").write_text(json.dumps({"film": "drawn.mp4", "objects": about}, indent=1) + "\n")
     console.say(console.whole(folder / "drawn.mp4"))
 
@@ -67,11 +70,11 @@ def drawn(stems: np.ndarray, rate: int, pictures: Pictures) -> DrawnFilm:
     beats = [envelope(stem, rate, times) for stem in stems]
     size, light = 0.3 * SIDE, np.ones(len(times))
     slow = 2 * np.pi * times / SECONDS
-    guitar = Motion(x=SIDE * (0.28 + 0.05 * np.sin(slow)), y=SIDE * (0.62 - 0.07 * beats[0]), angle=14 * beats[0] - 5,
+    violin = Motion(x=SIDE * (0.28 + 0.05 * np.sin(slow)), y=SIDE * (0.62 - 0.07 * beats[0]), angle=14 * beats[0] - 5,
                     size=size * (1 + 0.25 * beats[0]), light=light)  # fmt: skip
-    head = Motion(x=SIDE * (0.74 + 0.03 * np.cos(slow)), y=SIDE * (0.36 + 0.03 * np.sin(slow)), angle=-6 * beats[1],
+    drum = Motion(x=SIDE * (0.74 + 0.03 * np.cos(slow)), y=SIDE * (0.36 + 0.03 * np.sin(slow)), angle=-6 * beats[1],
                   size=size * (1 + 0.35 * beats[1]), light=light)  # fmt: skip
-    actors = [Actor(look, motion) for look, motion in zip(LOOKS, (guitar, head), strict=True)]
+    actors = [Actor(look, motion) for look, motion in zip(LOOKS, (violin, drum), strict=True)]
     background = Background(np.random.default_rng(21), pictures, [], (SIDE, SIDE), times, 0, 0.3)
     frames, masks = draw_film(pictures, actors, background.at, len(times))
     return DrawnFilm(
@@ -82,20 +85,19 @@ def drawn(stems: np.ndarray, rate: int, pictures: Pictures) -> DrawnFilm:
         silent_clicks=[])  # fmt: skip
 
 
-def _stems(folder: Path) -> tuple[np.ndarray, int]:
-    """float32 ``[2, T]``, as loud as each other, together at `PEAK`, and their rate in Hz."""
-    found, rates = [], set()
-    for name in SOUNDS.values():
-        if not (folder / name).is_file():
-            raise UserError(f"{shown(folder / name)}: no such file; write it by python -m samaudio.renders --example")
-        samples, rate = soundfile.read(folder / name, dtype="float32", always_2d=True)
-        found.append(samples.mean(1)[: round(SECONDS * rate)])
-        rates.add(rate)
-    if len(rates) != 1:
-        raise UserError(f"{shown(folder)}: the stems have rates of {sorted(rates)} Hz; write both again")
+def _stems() -> np.ndarray:
+    """float32 ``[2, T]`` at `SAMPLE_RATE`, as loud as each other, together at `PEAK`."""
+    found = []
+    for phrase in (replace(flute_part(), program=_VIOLIN), drum_part()):
+        wave = render_phrase(phrase, SOUNDFONT, SAMPLE_RATE)
+        wave = wave.mean(1) if wave.ndim == 2 else wave
+        length, fade = round(SECONDS * SAMPLE_RATE), SAMPLE_RATE // 4
+        wave = np.pad(wave, (0, max(0, length - len(wave))))[:length].copy()
+        wave[-fade:] *= np.linspace(1, 0, fade)
+        found.append(wave)
     stems = np.stack(found)
     stems /= np.sqrt((stems**2).mean(1, keepdims=True))
-    return (stems * PEAK / np.abs(stems.sum(0)).max()).astype(np.float32), rates.pop()
+    return (stems * PEAK / np.abs(stems.sum(0)).max()).astype(np.float32)
 
 
 def _middle(masks: torch.Tensor, times: torch.Tensor, at: float = 2.0) -> list[float]:
