@@ -178,7 +178,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             f"{f['said_absent']} were said not to be heard" for kind, f in results.items()) + "\n")
 
 
-_EXPLAINED = """`python -m benchmarks.pointing`, films of 3 s and 24 pictures a second: unseen recordings, unseen drawing
+_EXPLAINED = """`python -m benchmarks.pointing`, films of 3 s and 24 pictures a second: unseen recordings and drawing
 style. The target is measured whether or not presence would have silenced it."""
 
 if __name__ == "__main__":
