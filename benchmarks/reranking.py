@@ -22,11 +22,11 @@ from torch import Tensor
 
 from judge.rank import ranking
 from samaudio.metrics import si_sdr
-from samaudio.rank import ALONE, WITH_JUDGE
+from samaudio.rank import ALONE, WITH_JUDGE, order
 
 from .separation import LIST, Item, render
 
-MEASURES = ("overall", "recall", "precision", "faithfulness", "similarity", "confidence")
+MEASURES = ("overall", "recall", "precision", "faithfulness", "similarity", "confidence", "order")
 GRID = (0.0, 0.5, 1.0, 2.0)
 SILENT = -30.0  # dB: a silent candidate would count for any number of decibels
 
@@ -63,7 +63,7 @@ def _choice(cases: Sequence[Case], chosen: Sequence[int]) -> Choice:
     return Choice(fmean(gains), sum(gains) / max(sum(most), 1e-9))
 
 
-def search(cases: Sequence[Case], measures: Sequence[str] = ("overall", "precision", "similarity", "confidence")
+def search(cases: Sequence[Case], measures: Sequence[str] = ("overall", "recall", "confidence", "order")
            ) -> dict[str, float]:  # fmt: skip
     """The weights of a small grid with the highest gain; the first one of equals."""
     every = (dict(zip(measures, values, strict=True)) for values in itertools.product(GRID, repeat=len(measures)))
@@ -100,6 +100,7 @@ def cases_of(separator, item: Item, rate: int) -> list[Case]:
             for name, value in ({**vars(candidate.quality), "similarity": candidate.similarity,
                                  "confidence": candidate.confidence}).items():  # fmt: skip
                 measures[name].append(value)
+        measures["order"] = order(len(result.candidates))
         truth = [max(float(si_sdr(candidate.target[0], stem)), SILENT) for candidate in result.candidates]
         found.append(Case(item.id, truth, measures))
     return found
@@ -118,8 +119,9 @@ def markdown(result: dict) -> str:
     told = [", ".join(f"{name} {value:g}" for name, value in weights.items() if value)
             for weights in (result["shipped_weights"], result["searched_weights"])]
     lines += ["", f"Shipped weights: {told[0]}. Best of the grid over all items: {told[1]}."]
-    lines += ["", "A Judge that compares with what the same separator makes of the mixture (docs/judge-training.md) "
-              "mostly finds what the separator put first; its use is to choose among the outputs of others."]
+    lines += ["", "\"order\" is 1 for the first hypothesis, 0 for the others. A Judge that compares with what a "
+              "separator makes of the mixture (docs/judge-training.md) is of little use among hypotheses of the same "
+              "separator; its use is to choose among the outputs of others."]
     return "\n".join(lines) + "\n"
 
 

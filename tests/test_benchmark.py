@@ -429,9 +429,9 @@ def test_the_search_finds_the_measure_that_tells():
     for item in range(40):
         truth = rng.normal(size=4)
         noise = rng.normal(size=4)
-        cases.append(case(item, truth.tolist(), precision=(truth + 0.1 * noise).tolist(), confidence=noise.tolist()))
+        cases.append(case(item, truth.tolist(), recall=(truth + 0.1 * noise).tolist(), confidence=noise.tolist()))
     found = reranking.summary(cases)
-    assert found["searched_weights"]["precision"] > found["searched_weights"]["confidence"]
+    assert found["searched_weights"]["recall"] > found["searched_weights"]["confidence"]
     shares = {name: choice["share"] for name, choice in found["choices"].items()}
     assert shares["oracle"] == pytest.approx(1.0) and shares["searched"] > 0.9
     assert shares["overall"] == shares["first"]  # says nothing, so the first of equals is taken

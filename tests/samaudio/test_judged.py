@@ -10,8 +10,9 @@ import torch
 from fake import RATE, FakeModel, tone
 
 from judge.model import SCORES, JudgeOutput
+from judge.rank import ranking
 from peav import media
-from samaudio import Separator, Span
+from samaudio import Separator, Span, rank
 from samaudio.rank import best
 from samaudio.result import UNJUDGED, Quality, Scores
 
@@ -65,7 +66,27 @@ def test_scores_come_with_every_separation(separator, mixture):
     assert set(SCORES) < set(told["scores"]) and told["scores"]["overall"] == pytest.approx(quality.overall, abs=1e-4)
 
 
-def test_the_judge_chooses_among_candidates(separator, mixture):
+@pytest.fixture
+def no_order(monkeypatch):
+    """Candidates are ranked by what is heard alone, not by which is the first."""
+    monkeypatch.setattr(rank, "WITH_JUDGE", {"overall": 1.0, "similarity": 0.1})
+    monkeypatch.setattr(rank, "ALONE", {"similarity": 1.0, "confidence": 1.0})
+
+
+def test_the_first_candidate_has_to_be_clearly_behind(separator, mixture):
+    """The packaged weights: the first of three is passed over only for one that is better by far."""
+    judged = separator.separate(mixture, "low", sample_rate=RATE, candidates=3)
+    assert judged.chosen == 0
+    behind = {"overall": [1.0, 4.0, 2.2], "recall": [1.0, 4.0, 2.2], "order": rank.order(3)}
+    values = ranking(behind, rank.WITH_JUDGE)
+    assert values.index(max(values)) == 1
+    near = {"overall": [3.0, 3.2, 2.0], "recall": [3.0, 3.2, 2.0], "order": rank.order(3)}
+    values = ranking(near, rank.WITH_JUDGE)
+    assert values.index(max(values)) == 0
+    assert rank.order(3) == [1.0, 0.0, 0.0]
+
+
+def test_the_judge_chooses_among_candidates(separator, mixture, no_order):
     judged = separator.separate(mixture, "low", sample_rate=RATE, candidates=3)
     alone = Separator(separator.model, "fake").separate(mixture, "low", sample_rate=RATE, candidates=3)
     overall = [candidate.quality.overall for candidate in judged.candidates]
@@ -74,7 +95,7 @@ def test_the_judge_chooses_among_candidates(separator, mixture):
     assert judged.scores.quality == judged.candidates[2].quality
 
 
-def test_files_are_judged_alike(separator, mixture, tmp_path):
+def test_files_are_judged_alike(separator, mixture, tmp_path, no_order):
     media.write(tmp_path / "mix.wav", mixture, RATE)
     found = separator.separate_file(tmp_path / "mix.wav", ["low"], tmp_path / "out", candidates=3)[0]
     wanted = separator.separate(tmp_path / "mix.wav", "low", candidates=3)
