@@ -12,6 +12,7 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 import torch.nn.functional as F_
 from safetensors.torch import load_file
 from torch import Tensor, nn
@@ -101,9 +102,10 @@ class Bert(nn.Module):
             RuntimeError: weights are missing or of another size.
         """
         sizes = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        model = cls(BertConfig(**{name: sizes[name] for name in BertConfig.__dataclass_fields__ if name in sizes}))
+        with torch.device("meta"):  # no weights are drawn that would be thrown away, and no random numbers with them
+            model = cls(BertConfig(**{name: sizes[name] for name in BertConfig.__dataclass_fields__ if name in sizes}))
         state = load_file(folder / "model.safetensors")
-        model.load_state_dict({name: state[name] for name in model.state_dict() if name in state})
+        model.load_state_dict({name: state[name] for name in model.state_dict() if name in state}, assign=True)
         return model.eval().requires_grad_(False)
 
     def forward(self, tokens: Tensor, mask: Tensor) -> Tensor:

@@ -19,10 +19,11 @@ from peav.vision import VisionConfig
 from samaudio.drawn import Recipe as FilmRecipe
 from samaudio.mask import MaskConfig
 from samaudio.mixtures import Recipe
+from samaudio.pulse import RATE, PulseConfig
 
 CONFIGS = Path(__file__).parent.parent / "configs"
 SOUND = ("codec", "embedder", "separator", "judge")
-EYES = ("vision", "video", "pointing")  # need pictures, which do not come with the project
+EYES = ("vision", "video", "pointing", "pulse")  # need pictures, which do not come with the project
 TASKS = SOUND + EYES
 SHIPPED = [(task, overrides) for task in TASKS for overrides in ((), (f"+debug={task}",))]
 IDS = [f"{task}{'_debug' if overrides else ''}" for task, overrides in SHIPPED]
@@ -76,6 +77,9 @@ def test_values_fit_the_code_they_feed(task, overrides):
             assert FilmRecipe(**as_dict(config.recipe)).alike == config.recipe.alike
         if task == "video":
             assert TransformerConfig(**config.video).hidden_size and TransformerConfig(**config.audio_video).hidden_size
+    elif task == "pulse":
+        assert PulseConfig(**as_dict(config.pulse)).dilations == tuple(config.pulse.dilations)
+        assert FilmRecipe(**as_dict(config.recipe)).fps == RATE and config.loop.batch_size <= config.memory
     else:
         sizes = MaskConfig(latent_dim=480, query_dim=256, **as_dict(config.separator))
         assert sizes.dilations == tuple(config.separator.dilations)
@@ -117,7 +121,7 @@ def test_overlays_need_no_recordings_and_follow_one_another(task):
 def test_overlays_of_eyes_follow_one_another(task):
     config = composed(task, f"+debug={task}")
     assert config.loop.workers == 0
-    if task != "vision":
+    if task in ("video", "pointing"):
         assert config.init == f"{composed('separator', '+debug=separator').folder}/model"
     if task == "video":
         assert config.vision == f"{composed('vision', '+debug=vision').folder}/model"

@@ -261,7 +261,7 @@ def loss_terms(estimate: torch.Tensor, target: torch.Tensor, mixture: torch.Tens
                          torch.zeros(1, frames), torch.zeros(1), torch.zeros(1, 1))  # fmt: skip
         batch = {"mixture": mixture[None], "target": target[None], "activity": torch.zeros(1, frames)}
         window = torch.hann_window(window_length(8_000))
-        terms = train_separator.losses(codec, out, batch, codec.latents(target.view(1, 1, -1)), mixture[None], window)
+        terms = train_separator.losses(codec, out, batch, mixture[None], window)
     return {name: float(value) for name, value in terms.items()}
 
 

@@ -66,7 +66,7 @@ def test_what_was_kept_from_it_is_understood_too_and_the_rest_stays(model, monke
         torch.manual_seed(0)
         before = teaching.understood(model, teaching.held)
         train_wording.teach(worded, teaching, 150)
-    assert teaching.understood(worded, teaching.held) > before + 0.1
+    assert teaching.understood(worded, teaching.held) > before + 0.04 and teaching.kept(worded) > 0.99
     assert teaching.understood(worded, teaching.taught) > 0.95
     known = worded.text_embedding(teaching.known.vectors)
     assert float((known * teaching.before["audio"]).sum(1).mean()) > 0.95
