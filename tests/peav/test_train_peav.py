@@ -184,7 +184,9 @@ def test_a_resumed_run_is_the_run_that_went_through(tmp_path, one_thread):
     short(tmp_path / "resumed", "loop.steps=2", *more)
     short(tmp_path / "resumed", "loop.steps=4", *more)
     one, two = state(tmp_path / "through"), state(tmp_path / "resumed")
-    assert all(torch.equal(one[name], two[name]) for name in one)
+    # Some processors sum in an order that depends on where a tensor lies; another dropout would show in thousandths.
+    for name in one:
+        torch.testing.assert_close(one[name], two[name], atol=1e-5, rtol=1e-4)
 
 
 def test_chunks_change_no_step(tmp_path):
