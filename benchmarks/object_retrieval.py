@@ -22,9 +22,9 @@ from torch import Tensor
 import samaudio
 from peav.clips import ClipStore
 from samaudio.drawn import HELD_OUT, DrawnFilms, Recipe, open_pictures
-from samaudio.drawn.views import damaged, look_at
+from samaudio.drawn.views import SEEN, damaged, look_at, well_seen
 from samaudio.model import MaskModel
-from samaudio.sight import Sight, sight_of
+from samaudio.sight import Sight, beat_of, sight_of
 from samaudio.visual.geometry import geometry
 
 AMONG = 50
@@ -42,13 +42,12 @@ def objects(model: MaskModel, films: DrawnFilms, count: int, seed: int = 0) -> t
         film = films[number]
         number += 1
         for true, stem in zip(film.masks, film.stems, strict=True):
-            shown = true.sum((1, 2)) >= 40
-            if int(shown.sum()) < len(film.frames) // 3:
+            if not well_seen(true):
                 continue
             masks = damaged(true, rng)
-            sight = sight_of(model.embedder, look_at(film, masks, rng, size)[0], film.times, shown)  # type: ignore[arg-type]
-            pulse = None if model.pulse is None else model.pulse(geometry(film.frames, masks)[None])[0]
-            seen.append(replace(sight, pulse=pulse))
+            views = look_at(film, masks, rng, size)[0]  # type: ignore[arg-type]
+            beat = beat_of(model.pulse, geometry(film.frames, masks))
+            seen.append(sight_of(model.embedder, views, film.times, true.sum((1, 2)) >= SEEN, beat=beat))
             stems.append(stem)
     return seen[:count], torch.stack(stems[:count])
 

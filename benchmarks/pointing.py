@@ -31,7 +31,7 @@ from peav.errors import UserError
 from samaudio.drawn.files import read_truth
 from samaudio.metrics import si_sdr
 from samaudio.prompts import Click, Prompt
-from samaudio.sight import looks
+from samaudio.sight import looks, shown_at
 from samaudio.visual.track import ObjectTrack
 
 SILENT = -30.0  # dB: what a silent target counts for
@@ -87,7 +87,7 @@ def measure(separator: samaudio.Separator, folder: Path, count: int | None, exac
             if exact:
                 found.words.append(gain(ask(separator, film, row["objects"][k]["label"])[0], stems[k], mixture))
                 times = looks(len(mixture) / rate)
-                masks = truth.masks[k][shown_at(truth.times, times)]
+                masks = truth.masks[k][shown_at(truth.times, torch.tensor(times))]
                 true = ObjectTrack(tuple(times), masks, torch.ones(len(times)), "drawn", *_size(truth))
                 seen, offset = separator.viewer(film, (click,), 0.0, found=true)
                 found.exact.append(gain(ask(separator, film, click)[0], stems[k], mixture))
@@ -116,16 +116,10 @@ def ask(separator: samaudio.Separator, film: Path, prompt: str | Prompt) -> tupl
 def iou(track: ObjectTrack, masks: Tensor, times: Tensor) -> float:
     """Mean intersection over union with the true masks ``[N, H, W]``, over the frames in which the object is seen."""
     own = track.resized(*masks.shape[-2:])
-    true = masks[shown_at(times, track.times)]
+    true = masks[shown_at(times, torch.tensor(track.times))]
     seen = true.flatten(1).any(1)
     both, either = (own & true).flatten(1).sum(1), (own | true).flatten(1).sum(1)
     return float((both[seen] / either[seen].clamp_min(1)).mean()) if bool(seen.any()) else 0.0
-
-
-def shown_at(times: Tensor, looks: Sequence[float]) -> Tensor:
-    """Numbers of the frames, at ``times [N]``, that a player shows at each of the looks."""
-    index = torch.searchsorted(times, torch.tensor(looks, dtype=times.dtype) + 1e-6, right=True) - 1
-    return index.clamp_min(0)
 
 
 def _size(truth) -> tuple[int, int]:

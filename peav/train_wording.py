@@ -1,4 +1,4 @@
-"""Teach an embedder unusual wordings (`peav.wording`), a minute on a CPU; no sounds are needed.
+"""Teach an embedder unusual wordings (`peav.wording`), minutes on a CPU; no sounds are needed.
 
     python -m peav.train_wording samaudio/weights/mini/embedder runs/wording/embedder
 
@@ -41,9 +41,11 @@ class Phrases:
 
     @classmethod
     def of(cls, pairs: Sequence[tuple[str, int]]) -> Phrases:
+        """From phrases and the numbers of their labels."""
         return cls(sentence_encoder()([phrase for phrase, _ in pairs]).clone(), torch.tensor([n for _, n in pairs]))
 
     def some(self, count: int) -> tuple[Tensor, Tensor]:
+        """``count`` of them at random: vectors ``[count, D]`` and labels ``[count]``."""
         chosen = torch.randint(len(self.vectors), (count,))
         return self.vectors[chosen], self.labels[chosen]
 
@@ -75,18 +77,18 @@ class Teaching:
             known += [(template.format(rng.choice(names)), number) for template in captions.TEMPLATES[3:]]
         self.taught, self.known = Phrases.of(taught), Phrases.of(known)
         self.held = Phrases.of(held) if held else None
-        # Those that training named as absent are placed by the heads already; the others must only stay away.
+        # They need not be anywhere, only away from every label.
         self.absent = Phrases.of([(phrase, -1) for phrase in (*ABSENT, *absent)])
-        names = sentence_encoder()(self.labels).clone()
+        self.names = sentence_encoder()(self.labels).clone()
         with torch.no_grad():
-            self.names = names
-            self.anchors = {kind: model.head(f"text_{kind}", names) for kind in self.kinds}
+            self.anchors = {kind: model.head(f"text_{kind}", self.names) for kind in self.kinds}
             self.before = {kind: model.head(f"text_{kind}", self.known.vectors) for kind in self.kinds}
             self.scale, self.bias = (model.scalar(f"text_audio_logit_{name}").detach() for name in ("scale", "bias"))
         # A phrase for a closed hi-hat may mean "hi-hat" as well: no mistake, and nothing to learn.
         self.either = torch.tensor([[a != b and captions.overlap(a, b) for b in self.labels] for a in self.labels])
 
     def loss(self, model: PEAV, count: int = 512) -> Tensor:
+        """A scalar, of ``count`` phrases and some of what shall stay where it is, over all text heads."""
         vectors, labels = self.taught.some(count)
         known = torch.randint(len(self.known.vectors), (count // 2,))
         absent, _ = self.absent.some(count // 4)

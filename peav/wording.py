@@ -1,4 +1,4 @@
-"""Unusual wordings: what a text head makes of "a hoop with little jingles" when training said "tambourine".
+"""Unusual wordings: what a text head makes of "the crack on two and four" when training said "snare drum".
 
 A text head is one linear layer over the frozen sentence encoder, and has seen a few words per sound. In front of it,
 `Wording` moves sentence vectors of other wordings towards those that the heads know; vectors of known wordings, and of

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import argparse
 import math
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -32,7 +31,7 @@ from .checkpoints import load_model, save_settings
 from .mixtures import MixtureSampler, Recipe
 from .model import EVIDENCE, MaskModel
 from .prompts import Text
-from .sight import sight_of
+from .sight import beat_of, sight_of
 from .visual.frames import close_ups, follow
 from .visual.geometry import geometry
 
@@ -70,10 +69,8 @@ def watch(model: MaskModel, films: DrawnFilms, count: int) -> tuple[Tensor, Tens
             if int(visible.sum()) < len(visible) // 3:
                 continue
             views = close_ups(film.frames, masks, follow(masks, times), size)[0]
-            sight = sight_of(model.embedder, views, times, visible)
-            if model.pulse is not None:
-                sight = replace(sight, pulse=model.pulse(geometry(film.frames, masks)[None].to(model.device))[0].cpu())
-            query = model.query([], sight)
+            beat = beat_of(model.pulse, geometry(film.frames, masks))
+            query = model.query([], sight_of(model.embedder, views, times, visible, beat=beat))
             seen.append(model.evidence(latent, model.ask(latent, model.named(latent, query)), query).cpu())
             truth.append(k < len(film.stems))
     return torch.stack(seen), torch.tensor(truth)

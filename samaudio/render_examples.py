@@ -55,13 +55,13 @@ def render_examples(folder: Path, soundfont: Path = SOUNDFONT) -> list[Path]:
     require(["fluidsynth", "flite"], soundfont)
     folder.mkdir(parents=True, exist_ok=True)
     guitar, flute, drums = (
-        _fit(render_phrase(phrase, soundfont, SAMPLE_RATE), BAND_SECONDS)
+        fit(render_phrase(phrase, soundfont, SAMPLE_RATE), BAND_SECONDS)
         for phrase in (guitar_part(), flute_part(), drum_part())
     )
     band = _write_mixture(
         folder, "band", {"guitar": guitar}, _at(flute, guitar, -1.0) + _at(drums, guitar, -9.0)
     )
-    voice = _fit(
+    voice = fit(
         np.pad(
             render_speech(Speech(SENTENCE, 50, 160, 1.05), "flite", "slt", SAMPLE_RATE), (SAMPLE_RATE // 2, 0)
         ),
@@ -124,8 +124,8 @@ def rain(seconds: float, sample_rate: int = SAMPLE_RATE, seed: int = 0) -> np.nd
     return hiss / hiss.std() + 0.5 * drops[:length] / drops[:length].std()
 
 
-def _fit(wave: np.ndarray, seconds: float) -> np.ndarray:
-    # Exactly `seconds` long, with a fade of a quarter second at its end.
+def fit(wave: np.ndarray, seconds: float) -> np.ndarray:
+    """A sound ``[T]`` or ``[T, C]`` at `SAMPLE_RATE`, exactly so long, with a fade of a quarter second at its end."""
     length, fade = round(seconds * SAMPLE_RATE), SAMPLE_RATE // 4
     wave = np.pad(wave, [(0, max(0, length - len(wave)))] + [(0, 0)] * (wave.ndim - 1))[:length].copy()
     wave[-fade:] *= np.linspace(1, 0, fade).reshape(-1, *[1] * (wave.ndim - 1))

@@ -55,15 +55,24 @@ class Sight:
 
     def at(self, times: Tensor) -> Tensor:
         """What a player shows at each of ``times [F]``: unit vectors ``[F, E]``."""
-        return self.frames[self._shown(times)]
+        return self.frames[shown_at(self.times, times)]
 
     def beat(self, times: Tensor) -> Tensor | None:
         """The pulse at each of ``times [F]``: ``[F]``."""
-        return None if self.pulse is None else self.pulse[self._shown(times)]
+        return None if self.pulse is None else self.pulse[shown_at(self.times, times)]
 
-    def _shown(self, times: Tensor) -> Tensor:
-        index = torch.searchsorted(self.times, times.to(self.times) + 1e-6, right=True) - 1
-        return index.clamp(0, len(self.times) - 1)
+
+def shown_at(times: Tensor, moments: Tensor) -> Tensor:
+    """Numbers ``[F]`` of the pictures, at ``times [N]``, that a player shows at each of ``moments [F]``, seconds."""
+    index = torch.searchsorted(times, moments.to(times) + 1e-6, right=True) - 1
+    return index.clamp(0, len(times) - 1)
+
+
+def beat_of(pulse: Pulse | None, ways: Tensor) -> Tensor | None:
+    """The contour ``[N]`` of an object that lies like this in each picture, ``[N, 9]``; None where nothing reads it."""
+    if pulse is None:
+        return None
+    return pulse(ways[None].to(next(pulse.parameters()).device))[0].float().cpu()
 
 
 def film_of(prompts: Sequence[Prompt], recording: str | os.PathLike | None) -> Path:
@@ -136,17 +145,16 @@ def watch(
     visible = torch.ones(len(times), dtype=torch.bool) if found is None else found.visible
     clip, frames = _embedded(model, torch.cat(features), visible)
     used = "whole picture" if found is None else found.segmenter
-    beat = None
-    if pulse is not None and found is not None:
-        beat = pulse(torch.cat(ways)[None].to(model.device))[0].float().cpu()
+    beat = None if found is None else beat_of(pulse, torch.cat(ways))
     return Sight(clip, torch.tensor(times), frames.cpu(), visible, used, found, beat)
 
 
 @torch.inference_mode()
-def sight_of(model: PEAV, views: Tensor, times: Tensor, visible: Tensor, used: str = "pictures") -> Sight:
+def sight_of(model: PEAV, views: Tensor, times: Tensor, visible: Tensor, used: str = "pictures",
+             beat: Tensor | None = None) -> Sight:  # fmt: skip
     """What the model makes of pictures of an object, uint8 ``[N, 3, h, w]``, at ``times [N]`` (`LOOKS` per second)."""
     clip, frames = _embedded(model, torch.cat([_features(model, part) for part in views.split(_BLOCK)]), visible)
-    return Sight(clip, times, frames.cpu(), visible, used)
+    return Sight(clip, times, frames.cpu(), visible, used, pulse=beat)
 
 
 def _features(model: PEAV, pictures: Tensor) -> Tensor:

@@ -29,7 +29,7 @@ from peav.training import Ema, Loop, Run, as_dict, batches, descend, to_device
 
 from . import checkpoints
 from .drawn import DrawnFilms, Recipe, open_pictures
-from .drawn.views import damaged, look_at
+from .drawn.views import damaged, look_at, well_seen
 from .metrics import improvement
 from .mixtures import activity
 from .model import MaskModel
@@ -59,7 +59,7 @@ class PointedBatches:
             film = self.films[index]
             index += 1
             masks = torch.cat((film.masks, film.silent_masks))
-            seen = (masks.sum((2, 3)) >= 40).sum(1) >= len(film.frames) // 3
+            seen = well_seen(masks)
             K = len(film.stems)
             sounding = [k for k in rng.permutation(K) if seen[k]]
             silent = [k for k in range(K, len(masks)) if seen[k]]

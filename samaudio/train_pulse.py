@@ -21,10 +21,10 @@ from torch import Tensor
 
 from peav.errors import UserError
 from peav.train_codec import open_stores
-from peav.training import Ema, Loop, Run, as_dict, batches, descend
+from peav.training import Ema, Loop, Run, as_dict, batches, descend, to_device
 
 from .drawn import DrawnFilms, Recipe, open_pictures
-from .drawn.views import damaged
+from .drawn.views import damaged, well_seen
 from .pulse import RATE, Pulse, PulseConfig, agreement
 from .train_video import recall
 from .visual.geometry import geometry
@@ -42,7 +42,7 @@ class Movements:
         for i in range(number * self.per_batch, (number + 1) * self.per_batch):
             film = self.films[i]
             for masks, loud in zip(film.masks, film.loudness, strict=True):
-                if int((masks.sum((1, 2)) >= 40).sum()) >= len(film.frames) // 3:
+                if well_seen(masks):
                     ways.append(geometry(film.frames, damaged(masks, rng)))
                     loudness.append(loud.float())
         return {"geometry": torch.stack(ways), "loudness": torch.stack(loudness)}
@@ -55,10 +55,12 @@ class Memory:
         self.size, self.held = size, dict[str, Tensor]()
 
     def add(self, batch: dict[str, Tensor]) -> None:
+        """Take in a batch of `Movements`; the oldest objects leave."""
         self.held = {name: torch.cat((self.held[name], value))[-self.size:] if name in self.held else value
                      for name, value in batch.items()}  # fmt: skip
 
     def some(self, count: int) -> dict[str, Tensor]:
+        """At most ``count`` of the objects, at random, as `Movements` gives them."""
         total = len(self.held["loudness"])
         chosen = torch.randperm(total)[: min(count, total)]
         return {name: value[chosen] for name, value in self.held.items()}
@@ -93,14 +95,13 @@ def fit(config: DictConfig) -> dict[str, float]:
     ema = Ema(pulse, loop.ema)
     if run.resume(model=pulse, optimizer=optimizer, ema=ema) and run.finished:
         return run.last_figures()
-    held_out = {name: value.to(run.device)
-                for name, value in movements(1, 2**31 - 1, config.data.valid_films)(0).items()}
+    held_out = to_device(movements(1, 2**31 - 1, config.data.valid_films)(0), run.device)
     memory = Memory(config.memory)
     for batch in batches(movements(0, loop.seed, config.films_per_step), run):
         if run.done:
             break
         memory.add(batch)
-        some = {name: value.to(run.device) for name, value in memory.some(loop.batch_size).items()}
+        some = to_device(memory.some(loop.batch_size), run.device)
         pulse.train()
         scores = scale * agreement(pulse(some["geometry"]), some["loudness"])
         loss = F_.cross_entropy(scores, torch.arange(len(scores), device=scores.device))
@@ -119,7 +120,6 @@ def fit(config: DictConfig) -> dict[str, float]:
     run.write(figures)
     run.plot()
     return figures
-
 
 
 @hydra.main(version_base="1.3", config_path="pkg://configs", config_name="pulse")

@@ -21,7 +21,7 @@ import typer
 
 from peav import console
 from samaudio.pulse import envelope
-from samaudio.render_examples import SAMPLE_RATE, drum_part, flute_part
+from samaudio.render_examples import SAMPLE_RATE, drum_part, fit, flute_part
 from samaudio.render_sound import SOUNDFONT, render_phrase, require
 
 from .backgrounds import Background
@@ -90,11 +90,7 @@ def _stems() -> np.ndarray:
     found = []
     for phrase in (replace(flute_part(), program=_VIOLIN), drum_part()):
         wave = render_phrase(phrase, SOUNDFONT, SAMPLE_RATE)
-        wave = wave.mean(1) if wave.ndim == 2 else wave
-        length, fade = round(SECONDS * SAMPLE_RATE), SAMPLE_RATE // 4
-        wave = np.pad(wave, (0, max(0, length - len(wave))))[:length].copy()
-        wave[-fade:] *= np.linspace(1, 0, fade)
-        found.append(wave)
+        found.append(fit(wave.mean(1) if wave.ndim == 2 else wave, SECONDS))
     stems = np.stack(found)
     stems /= np.sqrt((stems**2).mean(1, keepdims=True))
     return (stems * PEAK / np.abs(stems.sum(0)).max()).astype(np.float32)

@@ -16,7 +16,7 @@ from peav.scenes import MASKED_DB, NO, OFF_DB, ON_DB, UNSURE, YES, token_power
 from samaudio.visual.frames import masked_frames
 
 from .films import DrawnFilm, DrawnFilms
-from .views import damaged, look_at
+from .views import damaged, look_at, well_seen
 from .vocabulary import things_of
 from .wording import with_article
 
@@ -107,8 +107,7 @@ class Lessons:
         masks = torch.cat((film.masks, film.silent_masks))
         K = len(film.stems)
         for k, look in enumerate(film.looks[: K + self.silent]):
-            # An object that is hardly ever in the picture teaches nothing but guessing.
-            if int((masks[k].sum((1, 2)) >= 40).sum()) < len(film.frames) // 3:
+            if not well_seen(masks[k]):
                 continue
             views, _ = look_at(film, damaged(masks[k], rng), rng, self.size)
             label = film.labels[k] if k < K else None

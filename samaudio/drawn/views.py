@@ -19,7 +19,14 @@ from samaudio.visual.geometry import GEOMETRY, geometry
 from .films import DrawnFilm, DrawnFilms
 from .vocabulary import THINGS
 
+SEEN = 40  # pixels of an object that can be made out
 NAMES = tuple(sorted(THINGS))  # what can be seen; everything else is scenery
+
+
+def well_seen(masks: Tensor) -> Tensor:
+    """Whether an object, masks ``[..., N, H, W]``, is seen in a third of its frames: bool ``[...]``. One that is hardly
+    ever in the picture teaches nothing but guessing."""
+    return (masks.sum((-2, -1)) >= SEEN).sum(-1) >= masks.shape[-3] // 3
 
 
 def damaged(masks: Tensor, rng: np.random.Generator, chance: float = 0.6) -> Tensor:
@@ -79,7 +86,7 @@ class StillBatches:
                 if look.thing and bool(masks.any()):
                     seen[NAMES.index(look.thing)] = 1
                 views, inside = look_at(film, damaged(masks, rng), rng, self.size, pick)
-                keep = inside.sum((1, 2)) >= 40
+                keep = inside.sum((1, 2)) >= SEEN
                 one.append(views[keep])
                 shape.append(geometry(views, inside)[keep])
                 thing += [NAMES.index(look.thing) if look.thing else len(NAMES)] * int(keep.sum())
@@ -127,4 +134,4 @@ def stills(films: DrawnFilms, seconds: float = 0.6) -> DrawnFilms:
                       replace(recipe, sound=replace(recipe.sound, seconds=seconds)), films.seed)
 
 
-__all__ = ["GEOMETRY", "NAMES", "StillBatches", "damaged", "geometry", "look_at", "stills"]
+__all__ = ["GEOMETRY", "NAMES", "StillBatches", "damaged", "geometry", "look_at", "stills", "well_seen"]
