@@ -38,11 +38,12 @@ from peav.train_embedder import SentenceCache
 from peav.training import Ema, Loop, Run, as_dict, batches, descend, to_device
 
 from . import checkpoints
+from .cut_loss import cut_scores, stem_error
 from .mask import ANYWHERE, INSIDE, OUTSIDE, MaskConfig, MaskOutput, MaskSeparator, agreement_of, hints_of
 from .metrics import improvement
 from .mixtures import MixtureSampler, Recipe, activity
 from .model import MaskModel, Query
-from .project import power_ratio, project, squared, stft, window_length
+from .project import project, window_length
 
 LEFT_BEHIND = 0.1  # share of the loss of further hypotheses that all of them learn from, not only the best one
 LEAK = 0.5  # of the target's amplitude, at most, is taken for rest in training
@@ -189,31 +190,12 @@ def losses(codec: DACVAE, out: MaskOutput, batch: dict, mixture: Tensor, window:
         mixture: ``[Q, T]``, each mixture repeated for its questions.
     """
     target = batch["target"]
-    Q = len(target)
     decoded = codec.decode(out.target[:, 0], length=mixture.shape[-1])[:, 0].float()
-    with torch.no_grad():
-        X = stft(batch["mixture"], window).repeat_interleave(Q // len(batch["mixture"]), 0)
-        S = stft(target, window)
-        power, cross = squared(X), (X * S.conj()).real
-        floor = power.sum((1, 2)).clamp_min(1e-8)
-        constant = squared(S).sum((1, 2))
     # The codec is close to linear, so what is not decoded as target counts as residual; this saves a decoding.
-    estimate = stft(decoded, window)
-    mask = power_ratio(estimate, X - estimate)
-    # Energies of mask * X, of its error and of its part along S, from what does not depend on the mask.
-    energy, along = (mask.square() * power).sum((1, 2)), (mask * cross).sum((1, 2))
-    error = (energy - 2 * along + constant).clamp_min(0)
-    absent = constant <= 1e-8
-    explained = along.clamp_min(0).square() / constant.clamp_min(1e-8)
-    ratio = (explained + 1e-3 * constant) / ((energy - explained).clamp_min(0) + 1e-3 * constant + 1e-8)
-    # A silent guess costs a present target its whole score, whatever its level; and silence earns only so much where
-    # nothing is to be heard. With a plain error in dB, saying nothing at all is the first thing that is learned.
-    silence = 10 * (error / floor + 0.05).log10()
+    energy, along, power, constant = cut_scores(decoded, batch["mixture"], target, window)
     wave = 10 * ((decoded - target).square().sum(1) / mixture.square().sum(1).clamp_min(1e-8) + 0.05).log10()
-    heard = 3 * (error / floor + 1e-3).log10() - 7 * ratio.clamp_min(1e-6).log10()
-    stem = torch.where(absent, silence, heard)
     terms = {
-        "stem": stem.mean(),
+        "stem": stem_error(energy, along, power, constant).mean(),
         "decoded": wave.mean(),
         "activity": F_.binary_cross_entropy_with_logits(out.activity, batch["activity"].float()),
         "presence": F_.binary_cross_entropy_with_logits(out.presence, (target.abs().amax(1) > 0).float()),
@@ -369,6 +351,8 @@ def fit(config: DictConfig) -> dict[str, float]:
     queries = Queries(model.embedder, example_embeddings(model.embedder, train_store), run.device)
     held_out = _held_out(valid_store, config, codec.hop_length)
     questions = config.data.questions
+    # Validation asks the plain module: its shapes would have to be compiled too.
+    look = torch.compile(separator) if config.compile else separator
     for batch in batches(MixtureBatches(train_store, config, codec.hop_length, loop.seed, recipe), run):
         if run.done:
             break
@@ -385,7 +369,7 @@ def fit(config: DictConfig) -> dict[str, float]:
             rest = listen_to_rest(model, latent + leak * target_latent, frames, query, config.data.hide_rest)
         mixture = batch["mixture"].repeat_interleave(questions, 0)
         with run.autocast():
-            out = separator(latent, query.clip, batch["anchors"], hints, rest=rest)
+            out = look(latent, query.clip, batch["anchors"], hints, rest=rest)
             terms = {} if config.grow else losses(codec, out, batch, mixture, window)
             terms |= further_losses(out, target_latent, latent)
         loss = sum(config.weights[name] * value for name, value in terms.items())

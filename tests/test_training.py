@@ -18,6 +18,7 @@ from omegaconf import DictConfig
 from torch import nn
 
 import samaudio
+from benchmarks import ablations
 from peav import checkpoints, train_codec, train_embedder
 from peav.codec import DACVAE, CodecConfig, lapped_init_
 from peav.errors import UserError
@@ -98,6 +99,18 @@ def test_the_separator_improves_and_listens_to_the_prompt(trained):
     assert figures["valid/wrong"] < figures["valid/si_sdri"] - 5
     gains = series(folder / "runs/debug-separator", "valid/si_sdri")
     assert gains[-1] > gains[0]
+
+
+@pytest.mark.parametrize("arm", ["latent", "stft"])
+def test_what_is_compared_in_ablations_learns_either_way(trained, tmp_path, arm):
+    with contextlib.chdir(trained[0]), torch.random.fork_rng():
+        config = composed("separator")
+        config.folder = str(tmp_path)
+        found = ablations.train(arm, config, questions=16)
+    assert found["steps"] == config.loop.steps and set(found["figures"]) == set(ablations.SETS)
+    assert found["figures"]["two of any kind"]["si_sdri"] > 2
+    text = ablations.page({arm: found}, "On toys.")
+    assert f"| {arm} | {config.loop.steps} |" in text and "two, plausible" in text
 
 
 def test_the_result_separates(trained):
