@@ -376,13 +376,17 @@ def _can_start(
     """Whether nothing speaks against this file that can be known before a model is loaded."""
     from peav import media
     from samaudio.files import check_stems, stem_paths
-    from samaudio.prompts import describe
+    from samaudio.prompts import VisualPrompt, describe
     from samaudio.spans import check_spans
 
     try:
         info = media.probe(path)
         if info.frames is not None:
             check_spans(prompts[0], info.frames / info.sample_rate)  # every prompt has the same
+        if any(isinstance(prompt, VisualPrompt) for prompt in prompts[0]):
+            from samaudio.visual.check import check_film
+
+            check_film(prompts[0], path)
         for stems in stem_paths(folder, [describe(items) for items in prompts], format):
             check_stems(stems, info.sample_rate, info.channels, format, overwrite)
             if remux:

@@ -20,7 +20,8 @@ class Viewer:
 
     Args:
         model: a `samaudio.model.MaskModel`.
-        segmenter: folder or hub id of a SAM 2 or SAM 3 model; None for GrabCut with optical flow. Loaded at first use.
+        segmenter: folder or hub id of a SAM 2 or SAM 3 model; None for GrabCut with optical flow. Loaded at first use,
+            to the model's device.
     """
 
     def __init__(self, model: Any, segmenter: str | os.PathLike | None = None) -> None:
@@ -37,7 +38,8 @@ class Viewer:
     def segmenter(self) -> Segmenter:
         """What follows clicks and boxes."""
         if self._segmenter is None or isinstance(self._segmenter, str | os.PathLike):
-            self._segmenter = loaded(None if self._segmenter is None else Path(self._segmenter))
+            named = None if self._segmenter is None else Path(self._segmenter)
+            self._segmenter = loaded(named, getattr(self.model, "device", None))
         return self._segmenter
 
     def __call__(

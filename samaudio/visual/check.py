@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from peav.errors import UserError, shown
-from peav.media.video import VideoInfo
+from peav.media.video import VideoFile, VideoInfo
 
 from ..prompts import Box, Click, Mask, Prompt, Video, VisualPrompt
 
@@ -31,6 +32,17 @@ def visual_only(prompts: Sequence[Prompt]) -> list[VisualPrompt]:
     if points and not any(isinstance(p, Box) or p.positive for p in points):
         raise UserError("all clicks are negative; click on the object itself as well")
     return found
+
+
+def check_film(prompts: Sequence[Prompt], film: Path) -> None:
+    """What can be said against prompts that point at something before anything is loaded.
+
+    Raises:
+        UserError: as of `visual_only` and `check_inside`, or the film cannot be read.
+    """
+    points = visual_only(prompts)
+    with VideoFile(film) as file:
+        check_inside(points, file.info)
 
 
 def check_inside(prompts: Sequence[VisualPrompt], info: VideoInfo) -> None:

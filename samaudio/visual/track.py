@@ -138,8 +138,8 @@ def track(
     return ObjectTrack(tuple(times), masks, fit, used, info.width, info.height)
 
 
-def loaded(segmenter: str | Path | Segmenter | None) -> Segmenter:
-    """The segmenter that a user's words mean.
+def loaded(segmenter: str | Path | Segmenter | None, device: str | torch.device | None = None) -> Segmenter:
+    """The segmenter that a user's words mean; one that has to be loaded goes to ``device``.
 
     Raises:
         UserError: see `samaudio.visual.sam.load`.
@@ -149,7 +149,7 @@ def loaded(segmenter: str | Path | Segmenter | None) -> Segmenter:
     if isinstance(segmenter, str | Path):
         from .sam import load
 
-        return load(segmenter)
+        return load(segmenter, device)
     return segmenter
 
 

@@ -79,7 +79,9 @@ def test_other_ways_to_point_reach_the_model(film, separator, capfd, monkeypatch
         (["--click", CLICK, "--mask", "mask.png"], "one mask says all"),
     ],
 )
-def test_what_is_not_in_the_film_is_refused_in_one_line(film, capfd, arguments, message):
+def test_what_is_not_in_the_film_is_refused_in_one_line(film, capfd, monkeypatch, arguments, message):
+    """Before the model is loaded."""
+    monkeypatch.setattr(samaudio, "load", lambda *_, **__: pytest.fail("loaded a model"))
     Image.new("L", (96, 72), 255).save("mask.png")
     assert cli.main([str(film), *arguments, "--remux"]) == 2
     (line,) = [line for line in capfd.readouterr().err.splitlines() if line.strip()]

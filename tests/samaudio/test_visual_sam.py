@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -154,6 +155,12 @@ def test_a_hub_id_is_fetched_wherever_it_was_typed(folder, monkeypatch):
     for found in (load("maker/sam"), load(Path("maker/sam")), Viewer(None, "maker/sam").segmenter):
         assert found.used.endswith("(sam)")
     assert asked == ["maker/sam"] * 3
+
+
+def test_it_goes_to_the_device_of_the_model_that_looks(folder):
+    model = SimpleNamespace(device=torch.device("meta"))
+    assert Viewer(model, folder).segmenter.network.device == model.device
+    assert load(folder, "cpu").network.device == torch.device("cpu")
 
 
 def test_pictures_are_prepared_as_in_training(folder):
