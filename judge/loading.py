@@ -10,7 +10,7 @@ import peav
 from peav.checkpoints import CONFIG, is_ours, read_json
 from peav.errors import UserError, shown
 from peav.frame import PEAFrame
-from peav.training import pick_device
+from peav.training import pick_device, pick_dtype
 
 from . import checkpoints, published
 from .rank import RankWeights
@@ -23,7 +23,7 @@ def load(
     *,
     embedder: str | Path | None = None,
     revision: str | None = None,
-    dtype: torch.dtype | None = None,
+    dtype: torch.dtype | str | None = None,
     weights: RankWeights | None = None,
 ) -> Judge:
     """A judge, ready to score.
@@ -39,9 +39,9 @@ def load(
         weights: what rankings go by.
 
     Raises:
-        UserError: there is no such model or device, or its files are missing, damaged or do not fit.
+        UserError: there is no such model, device or dtype, or its files are missing, damaged or do not fit.
     """
-    where = pick_device(device) if isinstance(device, str) else device
+    where, dtype = pick_device(device) if isinstance(device, str) else device, pick_dtype(dtype)
     network = None
     if model is None:
         if checkpoints.PACKAGED.is_dir():
@@ -53,7 +53,7 @@ def load(
             folder = folder / "judge"
         settings = read_json(folder / CONFIG)
         if published.is_published(settings):
-            network = published.load_published(folder, dtype=dtype or torch.float32, device=where)
+            network = published.load_published(folder, dtype=dtype, device=where)
         elif settings.get("format") == checkpoints.FORMAT:
             network = checkpoints.load(folder)
         else:

@@ -41,7 +41,7 @@ def load(
     model: str | Path | None = None,
     *,
     device: str | torch.device = "auto",
-    dtype: torch.dtype | None = None,
+    dtype: torch.dtype | str | None = None,
     revision: str | None = None,
     text_after_norm: bool = False,
 ) -> PEAV | PEAFrame:
@@ -55,29 +55,27 @@ def load(
             or a hub id: ``facebook/pe-av-{small,base,large}``, the same with ``-16-frame``,
             ``facebook/pe-a-frame-{small,base,large}``.
         device: auto, cpu, cuda, cuda:N or mps.
-        dtype: of the weights; float32 by default, ``torch.bfloat16`` halves the memory.
+        dtype: of the weights; float32 by default, ``bfloat16`` halves the memory.
         revision: of a hub id; ``perception_models`` is the other published layout.
         text_after_norm: see `peav.published.load_published`.
 
     Raises:
-        UserError: there is no such model or device, or its files are missing, damaged or do not fit.
+        UserError: there is no such model, device or dtype, or its files are missing, damaged or do not fit.
     """
-    import torch
-
     from . import checkpoints, hub, published
     from .published_config import FIXED_FRAMES
-    from .training import pick_device
+    from .training import pick_device, pick_dtype
 
-    where = pick_device(device) if isinstance(device, str) else device
+    where, dtype = pick_device(device) if isinstance(device, str) else device, pick_dtype(dtype)
     if model is None:
-        return checkpoints.load_packaged().to(where, dtype or torch.float32)
+        return checkpoints.load_packaged().to(where, dtype)
     folder = hub.resolve(model, revision)
     if checkpoints.is_ours(folder):
-        return checkpoints.load(folder).to(where, dtype or torch.float32)
+        return checkpoints.load(folder).to(where, dtype)
     # In one of the layouts the number may stand in the model's name alone.
     frames = FIXED_FRAMES if str(model).rstrip("/").endswith("-16-frame") else None
     return published.load_published(
-        folder, dtype=dtype or torch.float32, device=where, text_after_norm=text_after_norm, video_frames=frames
+        folder, dtype=dtype, device=where, text_after_norm=text_after_norm, video_frames=frames
     )
 
 

@@ -79,6 +79,20 @@ def pick_device(name: str) -> torch.device:
     return device
 
 
+def pick_dtype(dtype: torch.dtype | str | None) -> torch.dtype:
+    """A floating-point type by its name in torch, such as ``bfloat16``; None is float32.
+
+    Raises:
+        UserError: it is no such type.
+    """
+    if dtype is None:
+        return torch.float32
+    found = getattr(torch, dtype, None) if isinstance(dtype, str) else dtype
+    if not isinstance(found, torch.dtype) or not found.is_floating_point:
+        raise UserError(f"dtype {dtype!r} is no type of weights; use float32, bfloat16 or float16")
+    return found
+
+
 def distributed() -> tuple[int, int]:
     """``(rank, world size)`` of this process; joins the group that ``torchrun`` announces, once."""
     import torch.distributed as dist

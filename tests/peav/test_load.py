@@ -92,9 +92,15 @@ def test_our_own_folder_is_recognised(small):
     assert model.identity == same.identity
 
 
+@pytest.mark.parametrize("dtype", ["half a float", "int8", torch.int64, "Tensor"])
+def test_a_type_that_weights_cannot_have_is_named(small, dtype):
+    with pytest.raises(UserError, match=f"dtype {dtype!r} is no type of weights; use float32"):
+        peav.load(small, device="cpu", dtype=dtype)
+
+
 def test_half_precision_is_close(small):
     clip = [torch.randn(8_000, generator=torch.Generator().manual_seed(0))]
-    full, half = peav.load(small, device="cpu"), peav.load(small, device="cpu", dtype=torch.bfloat16)
+    full, half = peav.load(small, device="cpu"), peav.load(small, device="cpu", dtype="bfloat16")
     assert half.audio.data_proj.weight.dtype == torch.bfloat16
     assert float((full.embed(audio=clip) * half.embed(audio=clip).float()).sum()) > 0.99
     published = peav.load(FIXTURES / "pe_av", device="cpu", dtype=torch.bfloat16)
