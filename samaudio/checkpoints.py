@@ -2,6 +2,7 @@
 
     codec/ embedder/ separator/   config.json and model.safetensors each
     pulse/                        the same; only where the model reads movement
+    outline/                      the same; only where it draws the outlines of clicked objects
     settings.json                 name, presence_threshold, ..., and the SHA-256 of every weight file
 
 Weights are safetensors only, float16 on disk and float32 in memory.
@@ -23,6 +24,7 @@ from peav.errors import UserError, shown
 from .mask import MaskSeparator
 from .model import MaskModel
 from .pulse import Pulse
+from .visual.outline import Outline
 
 FORMAT = "samaudio-mask"
 VERSION = 1
@@ -44,8 +46,9 @@ def save_model(model: MaskModel, folder: str | Path, dtype: torch.dtype = torch.
     if not _same_codec(model.embedder.codec, model.codec):
         model.embedder.codec.save_pretrained(folder / "embedder" / "codec", dtype)
     model.separator.save(folder / "separator", dtype)
-    if model.pulse is not None:
-        model.pulse.save(folder / "pulse", dtype)
+    for name, part in (("pulse", model.pulse), ("outline", model.outline)):
+        if part is not None:
+            part.save(folder / name, dtype)
     save_settings(model, folder)
 
 
@@ -101,7 +104,8 @@ def load_model(folder: str | Path, device: str | torch.device = "cpu") -> MaskMo
     if (separator.config.latent_dim, separator.config.query_dim) != wanted:
         raise UserError(f"{shown(folder)}: codec, embedder and separator do not belong together; fetch it again")
     pulse = Pulse.load(folder / "pulse") if (folder / "pulse").is_dir() else None
-    model = MaskModel(codec, embedder, separator, settings, pulse)
+    outline = Outline.load(folder / "outline") if (folder / "outline").is_dir() else None
+    model = MaskModel(codec, embedder, separator, settings, pulse, outline)
     return model.requires_grad_(False).eval().to(device)
 
 

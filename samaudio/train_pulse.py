@@ -52,17 +52,22 @@ class Memory:
     """The last ``size`` objects, to learn from again."""
 
     def __init__(self, size: int):
-        self.size, self.held = size, dict[str, Tensor]()
+        self.size, self.seen, self.held = size, 0, dict[str, Tensor]()
 
     def add(self, batch: dict[str, Tensor]) -> None:
-        """Take in a batch of `Movements`; the oldest objects leave."""
-        self.held = {name: torch.cat((self.held[name], value))[-self.size:] if name in self.held else value
-                     for name, value in batch.items()}  # fmt: skip
+        """Take in tensors of some objects each; they take the places of the oldest."""
+        count = len(next(iter(batch.values())))
+        places = torch.arange(self.seen, self.seen + count) % self.size
+        self.seen += count
+        for name, value in batch.items():
+            if name not in self.held:
+                self.held[name] = value.new_empty(self.size, *value.shape[1:])
+            self.held[name][places] = value
 
     def some(self, count: int) -> dict[str, Tensor]:
-        """At most ``count`` of the objects, at random, as `Movements` gives them."""
-        total = len(self.held["loudness"])
-        chosen = torch.randperm(total)[: min(count, total)]
+        """At most ``count`` of the objects, at random, as they were given."""
+        total = min(self.seen, self.size)
+        chosen = torch.randint(total, (count,)) if total > 4 * count else torch.randperm(total)[:count]
         return {name: value[chosen] for name, value in self.held.items()}
 
 

@@ -39,7 +39,8 @@ class Viewer:
         """What follows clicks and boxes."""
         if self._segmenter is None or isinstance(self._segmenter, str | os.PathLike):
             named = None if self._segmenter is None else Path(self._segmenter)
-            self._segmenter = loaded(named, getattr(self.model, "device", None))
+            device, outline = getattr(self.model, "device", None), getattr(self.model, "outline", None)
+            self._segmenter = loaded(named, device, outline)
         return self._segmenter
 
     def __call__(

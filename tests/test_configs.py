@@ -20,10 +20,11 @@ from samaudio.drawn import Recipe as FilmRecipe
 from samaudio.mask import MaskConfig
 from samaudio.mixtures import Recipe
 from samaudio.pulse import RATE, PulseConfig
+from samaudio.visual.outline import OutlineConfig
 
 CONFIGS = Path(__file__).parent.parent / "configs"
 SOUND = ("codec", "embedder", "separator", "judge")
-EYES = ("vision", "video", "pointing", "pulse")  # need pictures, which do not come with the project
+EYES = ("vision", "video", "pointing", "pulse", "outline")  # need pictures, which do not come with the project
 TASKS = SOUND + EYES
 SHIPPED = [(task, overrides) for task in TASKS for overrides in ((), (f"+debug={task}",))]
 IDS = [f"{task}{'_debug' if overrides else ''}" for task, overrides in SHIPPED]
@@ -80,6 +81,9 @@ def test_values_fit_the_code_they_feed(task, overrides):
     elif task == "pulse":
         assert PulseConfig(**as_dict(config.pulse)).dilations == tuple(config.pulse.dilations)
         assert FilmRecipe(**as_dict(config.recipe)).fps == RATE and config.loop.batch_size <= config.memory
+    elif task == "outline":
+        assert OutlineConfig(**as_dict(config.outline)).widths == tuple(config.outline.widths)
+        assert list(FilmRecipe(**as_dict(config.recipe)).size) == list(config.recipe.size) and config.largest > 1.2
     else:
         sizes = MaskConfig(latent_dim=480, query_dim=256, **as_dict(config.separator))
         assert sizes.dilations == tuple(config.separator.dilations)

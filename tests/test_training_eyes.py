@@ -23,11 +23,12 @@ from peav.errors import UserError
 from peav.model import PEAV
 from peav.scenes import NO, UNSURE, YES
 from peav.transformer import TransformerConfig
-from samaudio import train_pointing, train_pulse, train_video, train_vision
+from samaudio import train_outline, train_pointing, train_pulse, train_video, train_vision
 from samaudio.checkpoints import load_model, save_model
 from samaudio.mask import MaskConfig, MaskSeparator
 from samaudio.model import MaskModel
 from samaudio.pulse import Pulse
+from samaudio.visual.outline import Outline
 
 sys.path.insert(0, str(Path(__file__).parent / "samaudio"))
 from drawn_pictures import STYLES, write_pictures  # noqa: E402
@@ -56,7 +57,7 @@ def composed(task: str, *overrides: str) -> DictConfig:
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory, pool):
-    """A folder in which the four debug runs were made one after the other, and their last figures."""
+    """A folder in which the five debug runs were made one after the other, and their last figures."""
     folder = tmp_path_factory.mktemp("eyes")
     common = [f"pictures={folder / 'pictures'}", f"data.manifests=[{pool}]", f"data.cache={folder / 'cache'}"]
     figures = {}
@@ -65,7 +66,8 @@ def trained(tmp_path_factory, pool):
         save_model(hearing_model(), folder / "runs/debug-separator/model")
         for task, script in (("vision", train_vision), ("video", train_video), ("pointing", train_pointing)):
             figures |= script.fit(composed(task, *common))
-        figures |= train_pulse.fit(composed("pulse", *common, "sample_rate=8000"))
+        for task, script in (("pulse", train_pulse), ("outline", train_outline)):
+            figures |= script.fit(composed(task, *common, "sample_rate=8000"))
     return folder, figures, common
 
 
@@ -77,7 +79,7 @@ def series(folder: Path, name: str) -> list[float]:
 @pytest.mark.parametrize(
     ("task", "losses"),
     [("vision", ["thing", "geometry"]), ("video", ["stem", "words", "frame", "timed", "near", "whole"]),
-     ("pointing", ["loss"]), ("pulse", ["loss"])],
+     ("pointing", ["loss"]), ("pulse", ["loss"]), ("outline", ["pixels", "overlap"])],
 )
 def test_every_loss_falls(trained, task, losses):
     for name in losses:
@@ -106,6 +108,13 @@ def test_movement_finds_its_sound_more_often_than_chance(trained):
     folder, figures, _ = trained
     assert figures["valid/agreement"] > 0.15
     assert Pulse.load(folder / "runs/debug-pulse/model").config.width == 16
+
+
+def test_outlines_get_better_and_are_kept(trained):
+    folder, figures, _ = trained
+    first = series(folder / "runs/debug-outline", "valid/iou")[0]
+    assert figures["valid/iou"] > max(0.2, first - 0.05)
+    assert Outline.load(folder / "runs/debug-outline/model").config.widths == (8, 16)
 
 
 def test_films_of_another_rate_are_refused(trained):

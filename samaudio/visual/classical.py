@@ -1,4 +1,4 @@
-"""Clicks to masks over a film without any network: `segment` where it was clicked, `follow` from there.
+"""Clicks to masks over a film without SAM: `segment` where it was clicked, `follow` from there.
 
 Each moment belongs to the nearest one that was pointed at. From there the object is followed forwards and backwards;
 negative clicks on the way correct what is followed.
@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 import numpy as np
 
 from .follow import Follower
+from .outline import Outline
 from .pictures import Pictures
 from .segment import Seeds, segment, without
 
@@ -20,14 +21,16 @@ Found = tuple[int, np.ndarray, float]  # number of the picture, mask bool [H, W]
 
 
 class Classical:
-    """GrabCut (or a random walker, for tiny objects) with optical flow.
+    """An outline network where there is one and it is sure, else GrabCut (or a random walker, for tiny objects); with
+    optical flow.
 
     `used` says which, of the last run in the same thread: one of these serves all users of a page.
     """
 
     max_side: int | None = None
 
-    def __init__(self) -> None:
+    def __init__(self, outline: Outline | None = None) -> None:
+        self.outline = outline
         self._here = threading.local()
 
     @property
@@ -54,7 +57,7 @@ class Classical:
 
     def _mask(self, pictures: Pictures, i: int, seeds: Seeds) -> np.ndarray:
         _, picture = pictures[i]
-        mask, method = segment(picture, seeds, pictures.beside(i))
+        mask, method = segment(picture, seeds, pictures.beside(i), self.outline)
         self._here.used[method] = None
         return mask
 

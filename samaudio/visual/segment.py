@@ -12,10 +12,12 @@ import numpy as np
 
 from . import motion
 from .colours import opencv
+from .outline import Outline
 from .seeds import TINY, Point, bounds, candidates, cut_out, distance, filled, grown, qualities, tidy, walk
 
 _POOR = 0.35  # quality below which a random walker may do better
-GRABCUT, WALKER = "GrabCut", "random walker"
+SURE = 0.5  # intersection over union that the outline network has to promise to be believed
+GRABCUT, WALKER, OUTLINE = "GrabCut", "random walker", "outline network"
 _DISC = 0.02  # of the shorter side: how far around a negative click is background for sure
 
 
@@ -33,17 +35,26 @@ class Seeds:
         return bool(self.wanted) or self.box is not None
 
 
-def segment(picture: np.ndarray, seeds: Seeds, neighbour: np.ndarray | None = None) -> tuple[np.ndarray, str]:
+def segment(
+    picture: np.ndarray, seeds: Seeds, neighbour: np.ndarray | None = None, outline: Outline | None = None
+) -> tuple[np.ndarray, str]:
     """The object's mask, and the method that found it.
 
     Args:
         neighbour: the picture shortly before or after; what moves together is one object.
+        outline: is asked first, and believed where it is sure.
 
     Returns:
         Never empty: in the worst case the pixels around the clicks.
     """
     if seeds.box is not None:
         return _boxed(picture, seeds), GRABCUT
+    if outline is not None:
+        drawn = [(fit, tidy(mask, seeds.wanted)) for mask, fit in outline.propose(picture, seeds.wanted)]
+        fit, mask = max(((fit, mask) for fit, mask in drawn if mask.any() and _allowed(mask, seeds)),
+                        key=lambda pair: pair[0], default=(0.0, None))  # fmt: skip
+        if mask is not None and fit >= SURE:
+            return mask, OUTLINE
     flow = motion.flow_between(picture, neighbour) if neighbour is not None else None
     found = [mask for mask in candidates(picture, seeds.wanted, seeds.unwanted) if _allowed(mask, seeds)]
     scores = qualities(picture, found, flow)

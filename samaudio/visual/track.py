@@ -20,6 +20,7 @@ from ..prompts import Box, Click, Mask, Prompt, VisualPrompt
 from .check import check_inside, visual_only
 from .classical import Classical
 from .masks import drawn
+from .outline import Outline
 from .pictures import Pictures, grid
 from .segment import Seeds
 
@@ -138,14 +139,19 @@ def track(
     return ObjectTrack(tuple(times), masks, fit, used, info.width, info.height)
 
 
-def loaded(segmenter: str | Path | Segmenter | None, device: str | torch.device | None = None) -> Segmenter:
-    """The segmenter that a user's words mean; one that has to be loaded goes to ``device``.
+def loaded(
+    segmenter: str | Path | Segmenter | None,
+    device: str | torch.device | None = None,
+    outline: Outline | None = None,
+) -> Segmenter:
+    """The segmenter that a user's words mean; one that has to be loaded goes to ``device``. ``outline`` helps the one
+    that needs no loading.
 
     Raises:
         UserError: see `samaudio.visual.sam.load`.
     """
     if segmenter is None:
-        return Classical()
+        return Classical(outline)
     if isinstance(segmenter, str | Path):
         from .sam import load
 

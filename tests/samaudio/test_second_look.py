@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -13,7 +15,7 @@ from peav.rest import rest_query
 from peav.transformer import TransformerConfig
 from samaudio import train
 from samaudio.mask import MaskConfig, MaskOutput, MaskSeparator
-from samaudio.model import LEFT_OVER, OTHER_SIDE, MaskModel, Query
+from samaudio.model import FIRST, LEFT_OVER, OTHER_SIDE, SEVERAL, MaskModel, Query, unexplained
 
 CODEC = CodecConfig(
     sample_rate=8_000, stem_kernel=160, stem_stride=80, encoder_dim=80, encoder_rates=(), latent_dim=80,
@@ -51,7 +53,9 @@ def look(model: MaskModel, latent: torch.Tensor, asked: Query):
     return model.look(latent, asked, model.ask(latent, asked))
 
 
-def test_it_is_told_what_the_first_one_left_over(model):
+@pytest.mark.parametrize("several", [False, True])
+def test_it_is_told_what_the_first_one_left_over(model, monkeypatch, several):
+    monkeypatch.setattr("samaudio.model.SEVERAL", 0.0 if several else math.inf)
     latent, asked = model.encode(torch.randn(2, 8_000)), query()
     first, found = model.ask(latent, asked), look(model, latent, asked)
     left = latent - first.target[:, 0]
@@ -61,6 +65,8 @@ def test_it_is_told_what_the_first_one_left_over(model):
     # The rest is asked for as well, and told of the target.
     other = model.ask(latent, Query(rest[0][0], rest[1][0]), rest=(asked.clip[None], asked.frame[None])).target[:, :1]
     wanted = (1 - OTHER_SIDE) * target + OTHER_SIDE * (latent[:, None] - other)
+    if several:  # one query cannot stand for all of them
+        wanted = FIRST * first.target + (1 - FIRST) * target
     torch.testing.assert_close(found.target, wanted)
     torch.testing.assert_close(found.residual, latent[:, None] - wanted)
     assert (found.target - first.target).abs().max() > 1e-4
@@ -73,6 +79,15 @@ def test_the_true_rest_makes_two_sides_agree(model):
     model.separator.forward = lambda latent, clip, *_, **__: half(latent)
     found = model.look(latent, asked, half(latent))
     torch.testing.assert_close(found.target[:, 0], latent / 2)
+
+
+def test_of_two_sounds_little_is_left_unexplained_at_any_level():
+    two, third = torch.randn(2, 1, 80, 100), torch.randn(1, 80, 100)
+    for gain in (0.3, 1.0, 3.0):
+        a, b = gain * two[0], two[1]
+        assert unexplained(a + b, 0.95 * a, 0.95 * b) < 0.1 * SEVERAL
+        assert unexplained(a + b + third * gain**0.5, a, b) > 2 * SEVERAL
+    assert unexplained(two[0], two[0], 0 * two[1]) == math.inf
 
 
 def half(latent: torch.Tensor) -> MaskOutput:

@@ -1,0 +1,144 @@
+"""What a click means: a small network that draws the object around it.
+
+Colours and movement (`samaudio.visual.seeds`) cannot tell an object from a patch of the background that happens to be
+of one piece. This network has seen what objects look like. It gets the surroundings of a click at several sizes and
+answers, for each, with a mask and how well it will fit; the best one is the object. As Segment Anything does (Kirillov
+et al., 2023), at a thousandth of its size, and of drawings only: `samaudio.train_outline`.
+
+Axes: ``B`` views, ``H`` and ``W`` pixels of a picture; views have `SIDE` pixels a side.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F_
+from torch import Tensor, nn
+
+from peav.checkpoints import configured, fill, read_part, write_part
+
+from .colours import opencv
+
+SIDE = 64
+SHARES = (0.25, 0.4, 0.65, 1.0)  # of the picture's shorter side that views of a click show
+FORMAT = "outline"
+
+
+@dataclass(frozen=True)
+class OutlineConfig:
+    """``widths``: channels at each size, the views' own first, each half as large as the one before."""
+
+    widths: tuple[int, ...] = (24, 48, 96, 128)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "widths", tuple(self.widths))
+
+
+class Outline(nn.Module):
+    """Views around clicks ``[B, 4, SIDE, SIDE]`` (`view`) to log-odds ``[B, SIDE, SIDE]`` that a pixel is of the object
+    in the middle, and ``[B]`` log-odds of the intersection over union that the drawn outline will have."""
+
+    def __init__(self, config: OutlineConfig = OutlineConfig()):
+        super().__init__()
+        self.config = config
+        widths = config.widths
+        self.down = nn.ModuleList(_Block(a, b) for a, b in zip((4, *widths), widths, strict=False))
+        self.up = nn.ModuleList(_Block(a + b, b) for a, b in zip(widths[:0:-1], widths[-2::-1], strict=True))
+        self.leave = nn.Conv2d(widths[0], 1, 1)
+        self.fit = nn.Sequential(nn.Linear(2 * widths[-1], widths[-1]), nn.SiLU(), nn.Linear(widths[-1], 1))
+
+    def forward(self, views: Tensor) -> tuple[Tensor, Tensor]:
+        x, kept = views, []
+        for i, block in enumerate(self.down):
+            x = block(x if i == 0 else F_.max_pool2d(x, 2))
+            kept.append(x)
+        fit = self.fit(torch.cat((x.mean((2, 3)), x.amax((2, 3))), dim=1))[:, 0]
+        for block, beside in zip(self.up, kept[-2::-1], strict=True):
+            x = block(torch.cat((F_.interpolate(x, scale_factor=2.0, mode="nearest"), beside), dim=1))
+        return self.leave(x)[:, 0], fit
+
+    @torch.inference_mode()
+    def propose(self, picture: np.ndarray, points: Sequence[tuple[float, float]]) -> list[tuple[np.ndarray, float]]:
+        """Masks bool ``[H, W]`` of the object at each of ``points``, at each of `SHARES`, and how well each should fit,
+        0 to 1; of a picture uint8 ``[H, W, 3]``."""
+        H, W = picture.shape[:2]
+        sides = [max(8, round(share * min(H, W))) for share in SHARES]
+        places = [(x, y, side) for x, y in points for side in sides]
+        views = torch.from_numpy(np.stack([view(picture, *place) for place in places]))
+        drawn, fits = self(views.to(next(self.parameters())))
+        found = []
+        for place, logits, fit in zip(places, drawn.float().cpu().numpy(), fits.sigmoid().tolist(), strict=True):
+            mask = placed(logits, *place, H, W)
+            if mask.any():
+                found.append((mask, fit))
+        return found
+
+    def save(self, folder: str | Path, dtype: torch.dtype = torch.float16) -> None:
+        """Write ``config.json`` and the weights, floats stored as ``dtype``."""
+        write_part(folder, {"format": FORMAT, **asdict(self.config)}, self.state_dict(), dtype)
+
+    @classmethod
+    def load(cls, folder: str | Path) -> Outline:
+        """The one in ``folder``, float32, on the CPU.
+
+        Raises:
+            UserError: a file is missing or damaged, or weights do not fit.
+        """
+        sizes, state = read_part(folder, FORMAT)
+        outline = cls(configured(lambda values: OutlineConfig(**values), sizes, Path(folder)))
+        fill(outline, state, Path(folder))
+        return outline.eval()
+
+
+class _Block(nn.Module):
+    """Two convolutions with norms."""
+
+    def __init__(self, before: int, width: int):
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.Conv2d(before, width, 3, padding=1), nn.GroupNorm(4, width), nn.SiLU(),
+            nn.Conv2d(width, width, 3, padding=1), nn.GroupNorm(4, width), nn.SiLU())  # fmt: skip
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layers(x)
+
+
+def view(picture: np.ndarray, x: float, y: float, side: int) -> np.ndarray:
+    """What lies around a point: float32 ``[4, SIDE, SIDE]``, colours about -1 to 1 and where the picture is (1)."""
+    cv2 = opencv()
+    cropped, inside = _cropped(picture, x, y, side)
+    small = cv2.resize(cropped, (SIDE, SIDE), interpolation=cv2.INTER_AREA if side > SIDE else cv2.INTER_LINEAR)
+    there = cv2.resize(inside, (SIDE, SIDE), interpolation=cv2.INTER_AREA)
+    colours = (small.astype(np.float32) / 127.5 - 1) * there[..., None]
+    return np.concatenate((colours.transpose(2, 0, 1), there[None]))
+
+
+def placed(logits: np.ndarray, x: float, y: float, side: int, height: int, width: int) -> np.ndarray:
+    """What was drawn in a `view`, ``[SIDE, SIDE]``, in the picture: bool ``[height, width]``."""
+    cv2 = opencv()
+    left, top = _corner(x, y, side)
+    drawn = cv2.resize(logits, (side, side), interpolation=cv2.INTER_LINEAR) > 0
+    mask = np.zeros((height, width), bool)
+    rows = slice(max(0, top), max(0, min(height, top + side)))
+    columns = slice(max(0, left), max(0, min(width, left + side)))
+    mask[rows, columns] = drawn[rows.start - top: rows.stop - top, columns.start - left: columns.stop - left]
+    return mask
+
+
+def _corner(x: float, y: float, side: int) -> tuple[int, int]:
+    return round(x - side / 2), round(y - side / 2)
+
+
+def _cropped(picture: np.ndarray, x: float, y: float, side: int) -> tuple[np.ndarray, np.ndarray]:
+    H, W = picture.shape[:2]
+    left, top = _corner(x, y, side)
+    found = np.zeros((side, side, 3), np.uint8)
+    inside = np.zeros((side, side), np.float32)
+    rows, columns = slice(max(0, top), min(H, top + side)), slice(max(0, left), min(W, left + side))
+    here = slice(rows.start - top, rows.stop - top), slice(columns.start - left, columns.stop - left)
+    found[here], inside[here] = picture[rows, columns], 1
+    return found, inside

@@ -1,0 +1,135 @@
+"""The network that draws the outline of a clicked object."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from seeing import seeing_model, sounding_film
+
+from peav.errors import UserError
+from samaudio.checkpoints import load_model, save_model
+from samaudio.prompts import Click
+from samaudio.train_outline import clicked, losses, shared
+from samaudio.viewer import Viewer
+from samaudio.visual.outline import SIDE, Outline, OutlineConfig, placed, view
+from samaudio.visual.segment import OUTLINE, SURE, Seeds, segment
+
+SMALL = OutlineConfig(widths=(8, 16))
+
+
+def scene(rng: np.random.Generator, size: int = 96) -> tuple[np.ndarray, np.ndarray]:
+    """A picture with a bright disc on a patchwork, and the disc's mask."""
+    picture = np.kron(rng.integers(0, 120, (size // 8, size // 8, 3)), np.ones((8, 8, 1))).astype(np.uint8)
+    rows, columns = np.mgrid[:size, :size]
+    r = rng.uniform(8, 20)
+    x, y = rng.uniform(r, size - r, 2)
+    mask = (rows - y) ** 2 + (columns - x) ** 2 <= r * r
+    picture[mask] = rng.integers(170, 256, 3)
+    return picture, mask
+
+
+@pytest.mark.parametrize("side", [30, 64, 151])
+@pytest.mark.parametrize("point", [(40.5, 33.5), (3.5, 90.5)], ids=["inside", "at the border"])
+def test_what_is_drawn_in_a_view_lies_where_it_was_seen(point, side):
+    picture, mask = scene(np.random.default_rng(1))
+    seen = view(picture, *point, side)
+    assert seen.shape == (4, SIDE, SIDE) and seen.dtype == np.float32
+    bright = seen[:3].mean(0) > 0
+    found = placed(np.where(bright, 5.0, -5.0).astype(np.float32), *point, side, *mask.shape)
+    whole = placed(np.ones((SIDE, SIDE), np.float32), *point, side, *mask.shape)
+    assert (found & mask).sum() >= 0.8 * (mask & whole).sum()
+    assert (found & ~mask).sum() <= 0.25 * mask.sum()
+    # Beyond the picture nothing is seen, and nothing is drawn.
+    assert abs(float(seen[3].mean()) - whole.sum() / side**2) < 0.05
+
+
+def test_overlap_counts_what_the_view_does_not_show():
+    masks = torch.zeros(2, 8, 8)
+    masks[:, :4] = 1
+    logits = masks * 2 - 1
+    assert shared(logits, masks, torch.tensor([0.0, 32.0])).tolist() == [1.0, 0.5]
+
+
+def test_clicks_are_on_the_object():
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        _, mask = scene(rng)
+        x, y, extent = clicked(mask, rng)
+        assert mask[int(y), int(x)]
+        assert extent == pytest.approx(np.sqrt(mask.sum() / np.pi) * 2, abs=2.5)
+
+
+@pytest.fixture(scope="module")
+def learned() -> Outline:
+    """A small one that has learned what bright discs are."""
+    rng = np.random.default_rng(0)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        outline = Outline(SMALL)
+        optimizer = torch.optim.Adam(outline.parameters(), 5e-3)
+        for _ in range(60):
+            views, masks, beyond = [], [], []
+            for _ in range(8):
+                picture, mask = scene(rng)
+                x, y, extent = clicked(mask, rng)
+                side = int(extent * rng.uniform(1.2, 4))
+                views.append(view(picture, x, y, side))
+                masks.append(view(np.repeat(255 * mask[..., None].astype(np.uint8), 3, -1), x, y, side)[0] > 0)
+                beyond.append(max(0.0, mask.sum() * (SIDE / side) ** 2 - masks[-1].sum()))
+            batch = {"views": torch.from_numpy(np.stack(views)), "masks": torch.from_numpy(np.stack(masks)).float(),
+                     "beyond": torch.tensor(beyond, dtype=torch.float32)}  # fmt: skip
+            optimizer.zero_grad()
+            sum(losses(outline, batch).values()).backward()
+            optimizer.step()
+    return outline.eval()
+
+
+def test_it_draws_what_it_learned_and_knows_how_well(learned):
+    rng = np.random.default_rng(5)
+    best = []
+    for _ in range(10):
+        picture, mask = scene(rng)
+        x, y, _ = clicked(mask, rng)
+        found = learned.propose(picture, [(x, y)])
+        drawn, fit = max(found, key=lambda pair: pair[1])
+        best.append((drawn & mask).sum() / (drawn | mask).sum())
+        assert 0 <= fit <= 1
+    assert np.mean(best) > 0.75
+
+
+def test_a_click_is_segmented_by_it_where_it_is_sure_and_as_ever_where_not(learned):
+    picture, mask = scene(np.random.default_rng(9))
+    x, y, _ = clicked(mask, np.random.default_rng(0))
+    seeds = Seeds(wanted=[(x, y)])
+    found, used = segment(picture, seeds, None, learned)
+    assert used == OUTLINE and (found & mask).sum() / (found | mask).sum() > 0.6 and found[int(y), int(x)]
+    # Never over what must not be in it.
+    other = np.argwhere(found)[0]
+    kept, used = segment(picture, Seeds([(x, y)], [(other[1] + 0.5, other[0] + 0.5)]), None, learned)
+    assert not kept[tuple(other)]
+    unsure = Outline(SMALL)
+    torch.nn.init.zeros_(unsure.fit[2].weight)
+    torch.nn.init.constant_(unsure.fit[2].bias, -3.0)
+    assert torch.sigmoid(torch.tensor(-3.0)) < SURE
+    plain, without = segment(picture, seeds)
+    same, used = segment(picture, seeds, None, unsure.eval())
+    assert used == without and np.array_equal(same, plain)
+
+
+def test_it_is_kept_with_a_model_and_used_where_nothing_else_was_named(tmp_path, learned):
+    model = seeing_model()
+    model.outline = learned
+    save_model(model, tmp_path / "model")
+    again = load_model(tmp_path / "model")
+    picture = scene(np.random.default_rng(2))[0]
+    ours, theirs = (outline.propose(picture, [(40.0, 40.0)]) for outline in (learned, again.outline))
+    assert [fit for _, fit in ours] == pytest.approx([fit for _, fit in theirs], abs=0.02)
+    assert Viewer(again).segmenter.outline is again.outline
+    asked = []
+    again.outline.propose = lambda picture, points: asked.append(points) or [(np.ones(picture.shape[:2], bool), 0.9)]
+    film = sounding_film(tmp_path / "film.mkv")
+    assert again.watch(film, (Click(25, 30, 0.3),)).used == "outline network with optical flow" and len(asked) == 1
+    (tmp_path / "model" / "outline" / "config.json").write_text("{}")
+    with pytest.raises(UserError, match="outline"):
+        load_model(tmp_path / "model")
