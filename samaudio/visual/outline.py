@@ -2,7 +2,8 @@
 
 Colours and movement (`samaudio.visual.seeds`) cannot tell an object from a patch of the background that happens to be
 of one piece. This network has seen what objects look like. It gets the surroundings of a click at several sizes and
-answers, for each, with a mask and how well it will fit; the best one is the object. As Segment Anything does (Kirillov
+answers, for each, with a mask and how well it will fit; they vote, and what they agree on is drawn once more from as
+near as it deserves. As Segment Anything does (Kirillov
 et al., 2023), at a thousandth of its size, and of drawings only: `samaudio.train_outline`.
 
 Axes: ``B`` views, ``H`` and ``W`` pixels of a picture; views have `SIDE` pixels a side.
@@ -22,9 +23,12 @@ from torch import Tensor, nn
 from peav.checkpoints import configured, fill, read_part, write_part
 
 from .colours import opencv
+from .seeds import bounds, tidy
 
 SIDE = 64
-SHARES = (0.25, 0.4, 0.65, 1.0)  # of the picture's shorter side that views of a click show
+SHARES = (0.18, 0.25, 0.35, 0.5, 0.7, 1.0)  # of the picture's shorter side that views of a click show
+_CLOSE = 2.2  # times the object's extent that the last view shows
+_SURE = 6.0  # log-odds: no view says more than that
 FORMAT = "outline"
 
 
@@ -62,20 +66,29 @@ class Outline(nn.Module):
         return self.leave(x)[:, 0], fit
 
     @torch.inference_mode()
-    def propose(self, picture: np.ndarray, points: Sequence[tuple[float, float]]) -> list[tuple[np.ndarray, float]]:
-        """Masks bool ``[H, W]`` of the object at each of ``points``, at each of `SHARES`, and how well each should fit,
-        0 to 1; of a picture uint8 ``[H, W, 3]``."""
+    def draw(self, picture: np.ndarray, points: Sequence[tuple[float, float]]) -> tuple[np.ndarray, float] | None:
+        """The object at ``points`` of a picture uint8 ``[H, W, 3]``: its mask bool ``[H, W]`` and how well it should
+        fit, 0 to 1. None where it sees none."""
         H, W = picture.shape[:2]
         sides = [max(8, round(share * min(H, W))) for share in SHARES]
-        places = [(x, y, side) for x, y in points for side in sides]
+        mask, _ = self._vote(picture, [(x, y, side) for x, y in points for side in sides])
+        mask = tidy(mask, points)
+        if not mask.any():
+            return None
+        top, bottom, left, right = bounds(mask)
+        side = max(12, round(_CLOSE * max(bottom - top, right - left)))
+        close, fit = self._vote(picture, [(x, y, side) for x, y in points])
+        close = tidy(close, points)
+        return (close if close.any() else mask), fit
+
+    def _vote(self, picture: np.ndarray, places: Sequence[tuple[float, float, int]]) -> tuple[np.ndarray, float]:
+        """What views of these sizes at these points say together: a mask ``[H, W]`` and their mean fit."""
         views = torch.from_numpy(np.stack([view(picture, *place) for place in places]))
         drawn, fits = self(views.to(next(self.parameters())))
-        found = []
+        odds = np.zeros(picture.shape[:2], np.float32)
         for place, logits, fit in zip(places, drawn.float().cpu().numpy(), fits.sigmoid().tolist(), strict=True):
-            mask = placed(logits, *place, H, W)
-            if mask.any():
-                found.append((mask, fit))
-        return found
+            odds += fit * placed(logits.clip(-_SURE, _SURE), *place, *odds.shape)
+        return odds > 0, float(fits.sigmoid().mean())
 
     def save(self, folder: str | Path, dtype: torch.dtype = torch.float16) -> None:
         """Write ``config.json`` and the weights, floats stored as ``dtype``."""
@@ -118,15 +131,15 @@ def view(picture: np.ndarray, x: float, y: float, side: int) -> np.ndarray:
 
 
 def placed(logits: np.ndarray, x: float, y: float, side: int, height: int, width: int) -> np.ndarray:
-    """What was drawn in a `view`, ``[SIDE, SIDE]``, in the picture: bool ``[height, width]``."""
+    """What was drawn in a `view`, ``[SIDE, SIDE]``, in the picture: float32 ``[height, width]``, 0 beyond the view."""
     cv2 = opencv()
     left, top = _corner(x, y, side)
-    drawn = cv2.resize(logits, (side, side), interpolation=cv2.INTER_LINEAR) > 0
-    mask = np.zeros((height, width), bool)
+    drawn = cv2.resize(logits, (side, side), interpolation=cv2.INTER_LINEAR)
+    found = np.zeros((height, width), np.float32)
     rows = slice(max(0, top), max(0, min(height, top + side)))
     columns = slice(max(0, left), max(0, min(width, left + side)))
-    mask[rows, columns] = drawn[rows.start - top: rows.stop - top, columns.start - left: columns.stop - left]
-    return mask
+    found[rows, columns] = drawn[rows.start - top: rows.stop - top, columns.start - left: columns.stop - left]
+    return found
 
 
 def _corner(x: float, y: float, side: int) -> tuple[int, int]:

@@ -49,12 +49,11 @@ def segment(
     """
     if seeds.box is not None:
         return _boxed(picture, seeds), GRABCUT
-    if outline is not None:
-        drawn = [(fit, tidy(mask, seeds.wanted)) for mask, fit in outline.propose(picture, seeds.wanted)]
-        fit, mask = max(((fit, mask) for fit, mask in drawn if mask.any() and _allowed(mask, seeds)),
-                        key=lambda pair: pair[0], default=(0.0, None))  # fmt: skip
-        if mask is not None and fit >= SURE:
-            return mask, OUTLINE
+    drawn = None if outline is None else outline.draw(picture, seeds.wanted)
+    if drawn is not None and drawn[1] >= SURE:
+        for mask in (_sharpened(picture, drawn[0], seeds), drawn[0]):
+            if _allowed(mask, seeds):
+                return mask, OUTLINE
     flow = motion.flow_between(picture, neighbour) if neighbour is not None else None
     found = [mask for mask in candidates(picture, seeds.wanted, seeds.unwanted) if _allowed(mask, seeds)]
     scores = qualities(picture, found, flow)

@@ -36,8 +36,8 @@ def test_what_is_drawn_in_a_view_lies_where_it_was_seen(point, side):
     seen = view(picture, *point, side)
     assert seen.shape == (4, SIDE, SIDE) and seen.dtype == np.float32
     bright = seen[:3].mean(0) > 0
-    found = placed(np.where(bright, 5.0, -5.0).astype(np.float32), *point, side, *mask.shape)
-    whole = placed(np.ones((SIDE, SIDE), np.float32), *point, side, *mask.shape)
+    found = placed(np.where(bright, 5.0, -5.0).astype(np.float32), *point, side, *mask.shape) > 0
+    whole = placed(np.ones((SIDE, SIDE), np.float32), *point, side, *mask.shape) > 0
     assert (found & mask).sum() >= 0.8 * (mask & whole).sum()
     assert (found & ~mask).sum() <= 0.25 * mask.sum()
     # Beyond the picture nothing is seen, and nothing is drawn.
@@ -91,8 +91,7 @@ def test_it_draws_what_it_learned_and_knows_how_well(learned):
     for _ in range(10):
         picture, mask = scene(rng)
         x, y, _ = clicked(mask, rng)
-        found = learned.propose(picture, [(x, y)])
-        drawn, fit = max(found, key=lambda pair: pair[1])
+        drawn, fit = learned.draw(picture, [(x, y)])
         best.append((drawn & mask).sum() / (drawn | mask).sum())
         assert 0 <= fit <= 1
     assert np.mean(best) > 0.75
@@ -122,14 +121,25 @@ def test_it_is_kept_with_a_model_and_used_where_nothing_else_was_named(tmp_path,
     model.outline = learned
     save_model(model, tmp_path / "model")
     again = load_model(tmp_path / "model")
-    picture = scene(np.random.default_rng(2))[0]
-    ours, theirs = (outline.propose(picture, [(40.0, 40.0)]) for outline in (learned, again.outline))
-    assert [fit for _, fit in ours] == pytest.approx([fit for _, fit in theirs], abs=0.02)
+    picture, mask = scene(np.random.default_rng(2))
+    point = clicked(mask, np.random.default_rng(0))[:2]
+    ours, theirs = (outline.draw(picture, [point]) for outline in (learned, again.outline))
+    assert ours[1] == pytest.approx(theirs[1], abs=0.02)
     assert Viewer(again).segmenter.outline is again.outline
     asked = []
-    again.outline.propose = lambda picture, points: asked.append(points) or [(np.ones(picture.shape[:2], bool), 0.9)]
+    again.outline.draw = lambda picture, points: asked.append(points) or (np.ones(picture.shape[:2], bool), 0.9)
     film = sounding_film(tmp_path / "film.mkv")
     assert again.watch(film, (Click(25, 30, 0.3),)).used == "outline network with optical flow" and len(asked) == 1
     (tmp_path / "model" / "outline" / "config.json").write_text("{}")
     with pytest.raises(UserError, match="outline"):
         load_model(tmp_path / "model")
+
+
+def test_what_it_does_not_see_is_left_to_the_others():
+    blind = Outline(SMALL)
+    torch.nn.init.zeros_(blind.leave.weight)
+    torch.nn.init.constant_(blind.leave.bias, -5.0)
+    picture, mask = scene(np.random.default_rng(3))
+    x, y, _ = clicked(mask, np.random.default_rng(0))
+    assert blind.eval().draw(picture, [(x, y)]) is None
+    assert segment(picture, Seeds([(x, y)]), None, blind)[1] != OUTLINE
