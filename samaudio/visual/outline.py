@@ -86,8 +86,9 @@ class Outline(nn.Module):
         views = torch.from_numpy(np.stack([view(picture, *place) for place in places]))
         drawn, fits = self(views.to(next(self.parameters())))
         odds = np.zeros(picture.shape[:2], np.float32)
-        for place, logits, fit in zip(places, drawn.float().cpu().numpy(), fits.sigmoid().tolist(), strict=True):
-            odds += fit * placed(logits.clip(-_SURE, _SURE), *place, *odds.shape)
+        H, W = odds.shape
+        for (x, y, side), logits, fit in zip(places, drawn.float().cpu().numpy(), fits.sigmoid().tolist(), strict=True):
+            odds += fit * placed(logits.clip(-_SURE, _SURE), x, y, side, H, W)
         return odds > 0, float(fits.sigmoid().mean())
 
     def save(self, folder: str | Path, dtype: torch.dtype = torch.float16) -> None:

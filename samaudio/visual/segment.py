@@ -17,6 +17,7 @@ from .seeds import TINY, Point, bounds, candidates, cut_out, distance, filled, g
 
 _POOR = 0.35  # quality below which a random walker may do better
 SURE = 0.5  # intersection over union that the outline network has to promise to be believed
+_CLEARLY = 0.2  # by how much another area has to look more like an object of its own
 GRABCUT, WALKER, OUTLINE = "GrabCut", "random walker", "outline network"
 _DISC = 0.02  # of the shorter side: how far around a negative click is background for sure
 
@@ -42,22 +43,20 @@ def segment(
 
     Args:
         neighbour: the picture shortly before or after; what moves together is one object.
-        outline: is asked first, and believed where it is sure.
+        outline: is believed where it is sure, unless colours and movement speak clearly against it.
 
     Returns:
         Never empty: in the worst case the pixels around the clicks.
     """
     if seeds.box is not None:
         return _boxed(picture, seeds), GRABCUT
-    drawn = None if outline is None else outline.draw(picture, seeds.wanted)
-    if drawn is not None and drawn[1] >= SURE:
-        for mask in (_sharpened(picture, drawn[0], seeds), drawn[0]):
-            if _allowed(mask, seeds):
-                return mask, OUTLINE
     flow = motion.flow_between(picture, neighbour) if neighbour is not None else None
     found = [mask for mask in candidates(picture, seeds.wanted, seeds.unwanted) if _allowed(mask, seeds)]
     scores = qualities(picture, found, flow)
     best, score = max(zip(found, scores, strict=True), key=lambda pair: pair[1], default=(None, -1.0))
+    drawn = _drawn(picture, seeds, outline)
+    if drawn is not None and qualities(picture, [drawn], flow)[0] > score - _CLEARLY:
+        return drawn, OUTLINE
     if best is None or score < _POOR or best.sum() < 0.5 * TINY**2:
         tiny = walk(picture, seeds.wanted, seeds.unwanted, TINY)
         known = -1.0 if best is None else qualities(picture, [best], None)[0]
@@ -66,6 +65,17 @@ def segment(
     if best is None or score < 0:
         return distance(seeds.wanted, *picture.shape[:2]) <= 3, WALKER
     return _sharpened(picture, best, seeds), GRABCUT
+
+
+def _drawn(picture: np.ndarray, seeds: Seeds, outline: Outline | None) -> np.ndarray | None:
+    """What the outline network makes of the clicks; None where it is unsure or there is none."""
+    found = None if outline is None else outline.draw(picture, seeds.wanted)
+    if found is None or found[1] < SURE:
+        return None
+    for mask in (_sharpened(picture, found[0], seeds), found[0]):
+        if _allowed(mask, seeds):
+            return mask
+    return None
 
 
 def without(picture: np.ndarray, mask: np.ndarray, unwanted: Sequence[Point]) -> np.ndarray:
