@@ -110,10 +110,10 @@ def test_movement_finds_its_sound_more_often_than_chance(trained):
     assert Pulse.load(folder / "runs/debug-pulse/model").config.width == 16
 
 
-def test_outlines_are_kept_and_know_that_they_are_poor(trained):
+def test_outlines_are_measured_and_kept(trained):
     folder, figures, _ = trained
-    # After seconds it draws next to nothing right, and says so.
-    assert 0 <= figures["valid/iou"] <= 1 and figures["valid/fit_error"] < 0.3
+    # What a network can learn of it is in tests/samaudio/test_outline.py; seconds of drawings are too few.
+    assert all(0 <= figures[f"valid/{name}"] <= 1 for name in ("iou", "failed", "fit_error"))
     assert Outline.load(folder / "runs/debug-outline/model").config.widths == (8, 16)
 
 
