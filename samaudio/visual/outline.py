@@ -85,8 +85,8 @@ class Outline(nn.Module):
         """What views of these sizes at these points say together: a mask ``[H, W]`` and their mean fit."""
         views = torch.from_numpy(np.stack([view(picture, *place) for place in places]))
         drawn, fits = self(views.to(next(self.parameters())))
-        odds = np.zeros(picture.shape[:2], np.float32)
-        H, W = odds.shape
+        H, W = picture.shape[:2]
+        odds = np.zeros((H, W), np.float32)
         for (x, y, side), logits, fit in zip(places, drawn.float().cpu().numpy(), fits.sigmoid().tolist(), strict=True):
             odds += fit * placed(logits.clip(-_SURE, _SURE), x, y, side, H, W)
         return odds > 0, float(fits.sigmoid().mean())
