@@ -12,7 +12,8 @@ import numpy as np
 import torch
 
 from .collection import Collection
-from .grid import Words, judge_grid
+from .comparisons import Comparisons
+from .grid import Compared, Words, judge_compared, judge_grid
 from .model import SCORES, JudgeModel
 
 
@@ -32,18 +33,27 @@ class Table:
 
 
 @torch.inference_mode()
-def table(model: JudgeModel, collection: Collection, batch: int = 8, most: int | None = None) -> Table:
-    """Let ``model`` judge the first ``most`` mixtures of a collection: every output by every question."""
+def table(
+    model: JudgeModel, collection: Collection, batch: int = 8, most: int | None = None,
+    known: tuple[Comparisons, int] | None = None,
+) -> Table:
+    """Let ``model`` judge the first ``most`` mixtures of a collection: every output by every question. ``known``: what
+    was compared already, and the collection's number there."""
     words = Words(model)
     rows: dict[str, list[np.ndarray]] = {name: [] for name in Table.__annotations__}
     count = min(len(collection), most or len(collection))
     for first in range(0, count, batch):
         items = [collection[i] for i in range(first, min(first + batch, count))]
         examples = [item.example for item in items]
-        mixture = model.latents(torch.stack([e.mixture for e in examples])[:, None].to(model.device))
-        outputs = torch.stack([model.latents(e.outputs[:, None].to(model.device)) for e in examples])
-        text = torch.stack([words([q.phrase for q in e.questions]) for e in examples]).to(model.device)
-        grid = judge_grid(model, mixture, outputs, text)
+        if known is None:
+            mixture = model.latents(torch.stack([e.mixture for e in examples])[:, None].to(model.device))
+            outputs = torch.stack([model.latents(e.outputs[:, None].to(model.device)) for e in examples])
+            text = torch.stack([words([q.phrase for q in e.questions]) for e in examples]).to(model.device)
+            grid = judge_grid(model, mixture, outputs, text)
+        else:
+            comparisons, number = known
+            compared = comparisons.batch(torch.tensor([[number, i] for i in range(first, first + len(items))]))
+            grid = judge_compared(model, Compared(*(x.to(model.device) for x in vars(compared).values())))
         rows["told"].append(grid.scores.cpu().numpy())
         missing = torch.full(grid.scores.shape[:2], torch.nan)
         rows["presence"].append((missing if grid.presence is None else grid.presence.mean(2)).cpu().numpy())

@@ -3,6 +3,9 @@
 The first transformer does not know the prompt, so mixture and outputs pass it once, and only the second transformer
 runs for every pair of output and prompt. Equal to `JudgeModel.forward` on all the pairs.
 
+A Judge that does not listen (``listen=False``) only knows what was compared, and nothing of that is learned: `Compared`
+can be kept and judged again after the Judge has changed.
+
 Axes: ``B`` mixtures, ``M`` outputs, ``Q`` prompts, ``D`` latent channels, ``F`` latent frames, ``N`` tokens.
 """
 
@@ -14,8 +17,19 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from .estimate import Estimate
 from .features import tokens
 from .model import JudgeModel
+
+
+@dataclass
+class Compared:
+    """All that a Judge is told that does not listen: ``bands [B, M, N, 7 * bands * token_frames]`` of
+    `judge.features.band_features`, ``tokens [B, Q, M, N, ...]`` and ``clip [B, Q, M, ...]`` of an `Estimate`."""
+
+    bands: Tensor
+    tokens: Tensor
+    clip: Tensor
 
 
 @dataclass
@@ -35,23 +49,46 @@ def judge_grid(model: JudgeModel, mixture: Tensor, outputs: Tensor, text: Tensor
         outputs: latents ``[B, M, D, F]``.
         text: text vectors ``[B, Q, W]``.
     """
-    (B, M), Q = outputs.shape[:2], text.shape[1]
-    repeated = mixture.repeat_interleave(M, 0)
-    bands = model.banded(repeated, outputs.flatten(0, 1))
+    if not model.config.listen:
+        return judge_compared(model, compare(model, mixture, outputs, text))
+    bands = model.banded(mixture.repeat_interleave(outputs.shape[1], 0), outputs.flatten(0, 1))
+    x = _listened(model, mixture, outputs, text, bands)
+    if not model.config.estimate:
+        return _judged(model, x, None)
+    estimate = model.estimated(mixture, outputs, text)
+    return _judged(model, x + model.compared(estimate), estimate.clip)
+
+
+@torch.no_grad()
+def compare(model: JudgeModel, mixture: Tensor, outputs: Tensor, text: Tensor) -> Compared:
+    """What `judge_compared` needs, of latents and text vectors as for `judge_grid`.
+
+    Raises:
+        ValueError: this Judge listens, or has no estimator yet.
+    """
     if model.config.listen:
-        x = _listened(model, mixture, outputs, text, bands)
-    else:
-        assert bands is not None
-        x = bands.unflatten(0, (B, 1, M)).expand(B, Q, M, *bands.shape[1:])
-    N = x.shape[3]
-    clip = None
-    if model.config.estimate:
-        estimate = model.estimated(mixture, outputs, text)
-        x, clip = x + model.compared(estimate), estimate.clip.flatten(0, 2)
+        raise ValueError("this Judge listens, so that comparisons are not all it needs; call judge_grid")
+    M = outputs.shape[1]
+    bands = model.band_tokens(mixture.repeat_interleave(M, 0), outputs.flatten(0, 1))
+    estimate = model.estimated(mixture, outputs, text)
+    return Compared(bands.unflatten(0, (-1, M)), estimate.tokens, estimate.clip)
+
+
+def judge_compared(model: JudgeModel, known: Compared) -> Grid:
+    """Judge every output by every prompt, by comparisons alone."""
+    assert model.bands is not None
+    tokens, clip = known.tokens.float(), known.clip.float()
+    x = model.bands(known.bands.to(model.head.weight))[:, None]
+    return _judged(model, x + model.compared(Estimate(tokens, clip)), clip)
+
+
+def _judged(model: JudgeModel, x: Tensor, clip: Tensor | None) -> Grid:
+    """From tokens ``[B, Q, M, N, bottleneck_dim]`` and ``clip`` of an `Estimate`, if there is one."""
+    pairs, N = x.shape[:3], x.shape[3]
     out = model.finetune_transformer(model.finetune_data_proj(x.flatten(0, 2)))
-    frames, presence = model.told(out, clip)
-    frames = frames.view(B, Q, M, N, -1)
-    return Grid(frames.mean(3), frames, None if presence is None else presence.view(B, Q, M))
+    frames, presence = model.told(out, None if clip is None else clip.flatten(0, 2))
+    frames = frames.view(*pairs, N, -1)
+    return Grid(frames.mean(3), frames, None if presence is None else presence.view(pairs))
 
 
 def _listened(model: JudgeModel, mixture: Tensor, outputs: Tensor, text: Tensor, bands: Tensor | None) -> Tensor:

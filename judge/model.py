@@ -348,8 +348,12 @@ class JudgeModel(nn.Module):
         """What comparing latents ``[B, D, F]`` band by band says of every token, ``[B, N, bottleneck_dim]``."""
         if self.bands is None:
             return None
+        return self.bands(self.band_tokens(mixture, target, mask))
+
+    def band_tokens(self, mixture: Tensor, target: Tensor, mask: Tensor | None = None) -> Tensor:
+        """`band_features` of latents ``[B, D, F]`` as tokens ``[B, N, 7 * bands * token_frames]``."""
         compared = band_features(mixture, target, self.config.bands, mask)
-        return self.bands(tokens(compared, self.config.token_frames).to(self.head.weight))
+        return tokens(compared, self.config.token_frames).to(self.head.weight)
 
     def _listened(
         self, mixture: Tensor, target: Tensor, text: Tensor, bands: Tensor | None, mask: Tensor | None,

@@ -35,9 +35,10 @@ from peav.transformer import TransformerConfig
 
 from . import checkpoints
 from .collection import Collection, Item, write
+from .comparisons import Comparisons
 from .estimate import Estimator
 from .figures import figures, table
-from .grid import Grid, Words, judge_grid
+from .grid import Compared, Grid, Words, judge_compared, judge_grid
 from .model import JudgeConfig, JudgeModel
 from .order import order_loss
 from .targets import at_frames
@@ -47,7 +48,8 @@ SHIFT = 0.5  # of the Judge's log features (`judge.features`) against those of t
 
 class CollectionBatches:
     """Batch number to ``mixture [B, T]``, ``outputs [B, M, T]``, ``scores [B, Q, M, 4]``, ``frames [B, Q, M, N, 4]``,
-    ``present [B, Q]`` and ``phrases`` (B lists of Q).
+    ``present [B, Q]``, ``phrases`` (B lists of Q), and where it all is: ``places [B, 2]``, the number of the collection
+    and of the mixture in it, and ``kept [B, M]``, which of its outputs.
 
     A collection is drawn as often as it holds mixtures, each of its mixtures once per round, with ``outputs`` of its
     outputs: those of two kinds of collection differ in number.
@@ -74,7 +76,8 @@ class CollectionBatches:
         order = np.random.default_rng((self.seed, round_)).permutation(int(self.sizes.sum()))
         index = int(order[at])
         which = int(np.searchsorted(np.cumsum(self.sizes), index, side="right"))
-        item: Item = self.collections[which][index - int(self.sizes[:which].sum())]
+        number = index - int(self.sizes[:which].sum())
+        item: Item = self.collections[which][number]
         rng = np.random.default_rng((self.seed, round_, at))
         kept = torch.from_numpy(np.sort(rng.choice(self.collections[which].outputs, self.outputs, replace=False)))
         T, step = len(item.example.mixture), self.token_samples
@@ -83,7 +86,15 @@ class CollectionBatches:
         frames = at_frames(blocks.flatten(0, 1), -(-T // step), step / rate, rate).unflatten(0, blocks.shape[:2])
         return {"mixture": item.example.mixture, "outputs": item.example.outputs[kept], "scores": item.scores[:, kept],
                 "frames": frames, "present": torch.tensor([q.present for q in item.example.questions]),
-                "phrases": [q.phrase for q in item.example.questions]}  # fmt: skip
+                "phrases": [q.phrase for q in item.example.questions],
+                "places": torch.tensor([which, number]), "kept": kept}  # fmt: skip
+
+
+def _heard(model: JudgeModel, batch: dict) -> Grid:
+    """What the Judge says of a batch that it has to listen to."""
+    mixture = model.latents(batch["mixture"][:, None])
+    outputs = model.latents(batch["outputs"].flatten(0, 1)[:, None]).unflatten(0, batch["outputs"].shape[:2])
+    return judge_grid(model, mixture, outputs, batch["text"])
 
 
 def losses(grid: Grid, batch: dict, given_presence: bool = False) -> dict[str, Tensor]:
@@ -117,13 +128,15 @@ def _huber(told: Tensor, true: Tensor, turn: float = 0.5) -> Tensor:
 
 
 @torch.inference_mode()
-def validate(model: JudgeModel, held_out: list[Collection], most: int) -> dict[str, float]:
-    """Figures of each held-out collection, by its folder's name."""
+def validate(
+    model: JudgeModel, held_out: list[Collection], most: int, known: Comparisons | None = None
+) -> dict[str, float]:
+    """Figures of each held-out collection, by its folder's name; by what is ``known`` of them already."""
     wanted = ("spearman_si_sdr", "spearman_recall", "spearman_precision", "spearman_faithfulness", "right_prompt",
               "gain_share", "presence_auroc")  # fmt: skip
     found: dict[str, float] = {}
-    for collection in held_out:
-        values = figures(table(model, collection, most=most))
+    for number, collection in enumerate(held_out):
+        values = figures(table(model, collection, most=most, known=None if known is None else (known, number)))
         name = f"valid/{collection.folder.name}"
         found |= {f"{name}/{key}": values[key] for key in wanted if values[key] == values[key]}
     return found
@@ -215,29 +228,39 @@ def fit(config: DictConfig) -> dict[str, float]:
     ema = Ema(model, loop.ema)
     if run.resume(model=model, optimizer=optimizer, ema=ema) and run.finished:
         return run.last_figures()
+    known = seen = None
+    if not model.config.listen:
+        known = Comparisons(model.eval(), train)
+        seen = Comparisons(model, held_out, config.data.valid_mixtures)
+        model.train()
     make = CollectionBatches(train, loop.batch_size, config.data.outputs, model.config.token_samples, loop.seed)
     for batch in batches(make, run):
         if run.done:
             break
-        text = torch.stack([words(phrases) for phrases in batch["phrases"]])
-        batch = to_device(batch | {"text": text}, run.device)
+        if known is None:
+            text = torch.stack([words(phrases) for phrases in batch["phrases"]])
+            batch = to_device(batch | {"text": text}, run.device)
+        else:
+            compared = known.batch(batch["places"], batch["kept"])
+            batch = to_device(batch, run.device)
         with run.autocast(), _attention(run.device):
-            mixture = model.latents(batch["mixture"][:, None])
-            outputs = model.latents(batch["outputs"].flatten(0, 1)[:, None]).unflatten(0, batch["outputs"].shape[:2])
-            grid = judge_grid(model, mixture, outputs, batch["text"])
+            if known is None:
+                grid = _heard(model, batch)
+            else:
+                grid = judge_compared(model, Compared(**to_device(vars(compared), run.device)))
         terms = losses(grid, batch, given_presence=model.config.estimate > 0)
         loss = sum(config.weights[name] * value for name, value in terms.items())
         norm = descend(run, loss.backward, optimizer, parameters, ema, model)
         run.track(terms | {"loss": loss, "gradient": norm})
         if run.step % loop.valid_every == 0:
             with ema.swapped(model):
-                run.write(validate(model.eval(), held_out, config.data.valid_mixtures))
+                run.write(validate(model.eval(), held_out, config.data.valid_mixtures, seen))
             model.train()
         if run.save_due():
             run.save(model=model, optimizer=optimizer, ema=ema)
     run.save(model=model, optimizer=optimizer, ema=ema)
     with ema.swapped(model):
-        found = validate(model.eval(), held_out, config.data.valid_mixtures)
+        found = validate(model.eval(), held_out, config.data.valid_mixtures, seen)
         if run.rank == 0:
             checkpoints.save(model, run.folder / "model")
     run.write(found)

@@ -2,9 +2,10 @@
 
     python -m samaudio.train_outline pictures=pictures data.manifests=[PATH/manifest.jsonl] folder=runs/outline
 
-Running the same command again resumes. The result is ``<folder>/model``; as ``outline/`` in a model's folder it is used
-by `samaudio.load`. Objects, sounding or not, are clicked at a random point and seen at a random size. Films are drawn
-once and learned from many times, since drawing takes longest.
+Running the same command again resumes; ``init=FOLDER`` goes on from an outline network. The result is
+``<folder>/model``; as ``outline/`` in a model's folder it is used by `samaudio.load`. Objects, sounding or not, are
+clicked at a random point and seen at a random size, mostly with what moves there. Films are drawn once and learned from
+many times, since drawing takes longest.
 """
 
 from __future__ import annotations
@@ -27,17 +28,19 @@ from .drawn import DrawnFilms, Recipe, open_pictures
 from .drawn.films import DrawnFilm
 from .drawn.views import SEEN
 from .train_pulse import Memory
-from .visual.outline import SIDE, Outline, OutlineConfig, view
+from .visual.motion import flow_between
+from .visual.outline import SIDE, Outline, OutlineConfig, stirred, view
 
-SMALLEST = 1.2  # times its extent that a view of an object shows at least
+SMALLEST = 0.6  # times its extent that a view of an object shows at least: too near, which its fit has to say
+STILL = 0.15  # chance that nothing is known of how things move
 
 
 class Clicks:
-    """Batch number to clicks: ``views [B, 4, SIDE, SIDE]``, ``masks [B, SIDE, SIDE]`` of 0 and 1, and ``beyond [B]``,
-    how much of the object lies outside of its view, in pixels of it."""
+    """Batch number to clicks: ``views [B, 7 or 4, SIDE, SIDE]``, ``masks [B, SIDE, SIDE]`` of 0 and 1, and
+    ``beyond [B]``, how much of the object lies outside of its view, in pixels of it."""
 
-    def __init__(self, films: DrawnFilms, per_batch: int, largest: float, seed: int):
-        self.films, self.per_batch, self.largest, self.seed = films, per_batch, largest, seed
+    def __init__(self, films: DrawnFilms, per_batch: int, largest: float, motion: bool, seed: int):
+        self.films, self.per_batch, self.largest, self.motion, self.seed = films, per_batch, largest, motion, seed
 
     def __call__(self, number: int) -> dict[str, Tensor]:
         rng = np.random.default_rng((self.seed, 5, number))
@@ -61,7 +64,18 @@ class Clicks:
             side = max(8, round(extent * float(np.exp(rng.uniform(np.log(SMALLEST), np.log(self.largest))))))
             truth = view(np.repeat(255 * mask[..., None].astype(np.uint8), 3, -1), x, y, side)[0] > 0
             scale = (SIDE / side) ** 2
-            yield view(frames[n], x, y, side), truth.astype(np.float32), max(0.0, mask.sum() * scale - truth.sum())
+            motion = self._motion(frames, n, rng) if self.motion else None
+            beyond = max(0.0, mask.sum() * scale - truth.sum())
+            yield view(frames[n], x, y, side, motion), truth.astype(np.float32), beyond
+
+    @staticmethod
+    def _motion(frames: np.ndarray, n: int, rng: np.random.Generator) -> np.ndarray:
+        """What is known of how things move at picture ``n``: from there to the one after it, or before."""
+        beside = n + 1 if n + 1 < len(frames) else n - 1
+        flow = None
+        if beside >= 0 and rng.random() >= STILL:
+            flow = flow_between(frames[n], frames[beside])
+        return stirred(flow, *frames.shape[1:3])
 
 
 def clicked(mask: np.ndarray, rng: np.random.Generator) -> tuple[float, float, float]:
@@ -113,13 +127,14 @@ def fit(config: DictConfig) -> dict[str, float]:
     recipe = Recipe(**as_dict(config.recipe))
     recipe = replace(recipe, alike=0.0, sound=replace(recipe.sound, seconds=config.seconds))
     stores = open_stores(config, run, config.sample_rate)
+    outline = Outline.load(config.init) if config.init else Outline(OutlineConfig(**as_dict(config.outline)))
+    motion = outline.config.motion
 
     def clicks(split: int, seed: int, count: int) -> Clicks:
         pictures = open_pictures(config.pictures, ("train", "valid")[split])
-        return Clicks(DrawnFilms(stores[split], pictures, recipe, seed), count, config.largest, seed)
+        return Clicks(DrawnFilms(stores[split], pictures, recipe, seed), count, config.largest, motion, seed)
 
-    outline = Outline(OutlineConfig(**as_dict(config.outline))).to(run.device)
-    outline = outline.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    outline = outline.to(run.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     parameters = list(outline.parameters())
     optimizer = torch.optim.AdamW(parameters, lr=loop.lr, weight_decay=loop.weight_decay)
     ema = Ema(outline, loop.ema)

@@ -1,10 +1,10 @@
 """What a click means: a small network that draws the object around it.
 
 Colours and movement (`samaudio.visual.seeds`) cannot tell an object from a patch of the background that happens to be
-of one piece. This network has seen what objects look like. It gets the surroundings of a click at several sizes and
-answers, for each, with a mask and how well it will fit; they vote, and what they agree on is drawn once more from as
-near as it deserves. As Segment Anything does (Kirillov
-et al., 2023), at a thousandth of its size, and of drawings only: `samaudio.train_outline`.
+of one piece. This network has seen what objects look like, and that their parts move together. It gets the surroundings
+of a click at several sizes and answers, for each, with a mask and how well it will fit; they vote, and what they agree
+on is drawn once more from as near as it deserves. As Segment Anything does (Kirillov et al., 2023), at a thousandth of
+its size, and of drawings only: `samaudio.train_outline`.
 
 Axes: ``B`` views, ``H`` and ``W`` pixels of a picture; views have `SIDE` pixels a side.
 """
@@ -34,23 +34,30 @@ FORMAT = "outline"
 
 @dataclass(frozen=True)
 class OutlineConfig:
-    """``widths``: channels at each size, the views' own first, each half as large as the one before."""
+    """``widths``: channels at each size, the views' own first, each half as large as the one before.
+    ``motion``: whether it is told how things move (`stirred`)."""
 
     widths: tuple[int, ...] = (24, 48, 96, 128)
+    motion: bool = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "widths", tuple(self.widths))
 
+    @property
+    def channels(self) -> int:
+        """Of a view."""
+        return 7 if self.motion else 4
+
 
 class Outline(nn.Module):
-    """Views around clicks ``[B, 4, SIDE, SIDE]`` (`view`) to log-odds ``[B, SIDE, SIDE]`` that a pixel is of the object
-    in the middle, and ``[B]`` log-odds of the intersection over union that the drawn outline will have."""
+    """Views around clicks ``[B, 7 or 4, SIDE, SIDE]`` (`view`) to log-odds ``[B, SIDE, SIDE]`` that a pixel is of the
+    object in the middle, and ``[B]`` log-odds of the intersection over union that the drawn outline will have."""
 
     def __init__(self, config: OutlineConfig = OutlineConfig()):
         super().__init__()
         self.config = config
         widths = config.widths
-        self.down = nn.ModuleList(_Block(a, b) for a, b in zip((4, *widths), widths, strict=False))
+        self.down = nn.ModuleList(_Block(a, b) for a, b in zip((config.channels, *widths), widths, strict=False))
         self.up = nn.ModuleList(_Block(a + b, b) for a, b in zip(widths[:0:-1], widths[-2::-1], strict=True))
         self.leave = nn.Conv2d(widths[0], 1, 1)
         self.fit = nn.Sequential(nn.Linear(2 * widths[-1], widths[-1]), nn.SiLU(), nn.Linear(widths[-1], 1))
@@ -66,24 +73,29 @@ class Outline(nn.Module):
         return self.leave(x)[:, 0], fit
 
     @torch.inference_mode()
-    def draw(self, picture: np.ndarray, points: Sequence[tuple[float, float]]) -> tuple[np.ndarray, float] | None:
+    def draw(
+        self, picture: np.ndarray, points: Sequence[tuple[float, float]], flow: np.ndarray | None = None
+    ) -> tuple[np.ndarray, float] | None:
         """The object at ``points`` of a picture uint8 ``[H, W, 3]``: its mask bool ``[H, W]`` and how well it should
-        fit, 0 to 1. None where it sees none."""
+        fit, 0 to 1. None where it sees none. ``flow [H, W, 2]`` to a picture from shortly before or after, pixels."""
         H, W = picture.shape[:2]
         sides = [max(8, round(share * min(H, W))) for share in SHARES]
-        mask, _ = self._vote(picture, [(x, y, side) for x, y in points for side in sides])
+        known = stirred(flow, H, W) if self.config.motion else None
+        mask, _ = self._vote(picture, known, [(x, y, side) for x, y in points for side in sides])
         mask = tidy(mask, points)
         if not mask.any():
             return None
         top, bottom, left, right = bounds(mask)
         side = max(12, round(_CLOSE * max(bottom - top, right - left)))
-        close, fit = self._vote(picture, [(x, y, side) for x, y in points])
+        close, fit = self._vote(picture, known, [(x, y, side) for x, y in points])
         close = tidy(close, points)
         return (close if close.any() else mask), fit
 
-    def _vote(self, picture: np.ndarray, places: Sequence[tuple[float, float, int]]) -> tuple[np.ndarray, float]:
+    def _vote(
+        self, picture: np.ndarray, known: np.ndarray | None, places: Sequence[tuple[float, float, int]]
+    ) -> tuple[np.ndarray, float]:
         """What views of these sizes at these points say together: a mask ``[H, W]`` and their mean fit."""
-        views = torch.from_numpy(np.stack([view(picture, *place) for place in places]))
+        views = torch.from_numpy(np.stack([view(picture, *place, known) for place in places]))
         drawn, fits = self(views.to(next(self.parameters())))
         H, W = picture.shape[:2]
         odds = np.zeros((H, W), np.float32)
@@ -121,14 +133,31 @@ class _Block(nn.Module):
         return self.layers(x)
 
 
-def view(picture: np.ndarray, x: float, y: float, side: int) -> np.ndarray:
-    """What lies around a point: float32 ``[4, SIDE, SIDE]``, colours about -1 to 1 and where the picture is (1)."""
+def stirred(flow: np.ndarray | None, height: int, width: int) -> np.ndarray:
+    """How things move against the picture as a whole: float32 ``[height, width, 3]``, of ``flow [height, width, 2]`` x
+    and y, about -1 to 1, and 1 where that is known. All is 0 without a flow."""
+    found = np.zeros((height, width, 3), np.float32)
+    if flow is not None:
+        against = flow - np.median(flow.reshape(-1, 2), axis=0)
+        most = max(1.0, float(np.quantile(np.hypot(against[..., 0], against[..., 1]), 0.95)))
+        found[..., :2], found[..., 2] = (against / most).clip(-2, 2), 1
+    return found
+
+
+def view(picture: np.ndarray, x: float, y: float, side: int, motion: np.ndarray | None = None) -> np.ndarray:
+    """What lies around a point: float32 ``[4, SIDE, SIDE]``, colours about -1 to 1 and where the picture is (1); with
+    what is known of its ``motion [H, W, 3]`` (`stirred`), ``[7, SIDE, SIDE]``."""
     cv2 = opencv()
     cropped, inside = _cropped(picture, x, y, side)
-    small = cv2.resize(cropped, (SIDE, SIDE), interpolation=cv2.INTER_AREA if side > SIDE else cv2.INTER_LINEAR)
+    how = cv2.INTER_AREA if side > SIDE else cv2.INTER_LINEAR
+    small = cv2.resize(cropped, (SIDE, SIDE), interpolation=how)
     there = cv2.resize(inside, (SIDE, SIDE), interpolation=cv2.INTER_AREA)
     colours = (small.astype(np.float32) / 127.5 - 1) * there[..., None]
-    return np.concatenate((colours.transpose(2, 0, 1), there[None]))
+    seen = np.concatenate((colours.transpose(2, 0, 1), there[None]))
+    if motion is None:
+        return seen
+    moved = cv2.resize(_cropped(motion, x, y, side)[0], (SIDE, SIDE), interpolation=how)
+    return np.concatenate((seen, moved.transpose(2, 0, 1)))
 
 
 def placed(logits: np.ndarray, x: float, y: float, side: int, height: int, width: int) -> np.ndarray:
@@ -150,7 +179,7 @@ def _corner(x: float, y: float, side: int) -> tuple[int, int]:
 def _cropped(picture: np.ndarray, x: float, y: float, side: int) -> tuple[np.ndarray, np.ndarray]:
     H, W = picture.shape[:2]
     left, top = _corner(x, y, side)
-    found = np.zeros((side, side, 3), np.uint8)
+    found = np.zeros((side, side, 3), picture.dtype)
     inside = np.zeros((side, side), np.float32)
     rows, columns = slice(max(0, top), min(H, top + side)), slice(max(0, left), min(W, left + side))
     here = slice(rows.start - top, rows.stop - top), slice(columns.start - left, columns.stop - left)

@@ -54,7 +54,7 @@ def segment(
     found = [mask for mask in candidates(picture, seeds.wanted, seeds.unwanted) if _allowed(mask, seeds)]
     scores = qualities(picture, found, flow)
     best, score = max(zip(found, scores, strict=True), key=lambda pair: pair[1], default=(None, -1.0))
-    drawn = _drawn(picture, seeds, outline)
+    drawn = _drawn(picture, seeds, flow, outline)
     if drawn is not None and qualities(picture, [drawn], flow)[0] > score - _CLEARLY:
         return drawn, OUTLINE
     if best is None or score < _POOR or best.sum() < 0.5 * TINY**2:
@@ -67,9 +67,11 @@ def segment(
     return _sharpened(picture, best, seeds), GRABCUT
 
 
-def _drawn(picture: np.ndarray, seeds: Seeds, outline: Outline | None) -> np.ndarray | None:
+def _drawn(
+    picture: np.ndarray, seeds: Seeds, flow: np.ndarray | None, outline: Outline | None
+) -> np.ndarray | None:
     """What the outline network makes of the clicks; None where it is unsure or there is none."""
-    found = None if outline is None else outline.draw(picture, seeds.wanted)
+    found = None if outline is None else outline.draw(picture, seeds.wanted, flow)
     if found is None or found[1] < SURE:
         return None
     for mask in (_sharpened(picture, found[0], seeds), found[0]):

@@ -13,7 +13,7 @@ from samaudio.prompts import Click
 from samaudio.train_outline import clicked, losses, shared
 from samaudio.viewer import Viewer
 from samaudio.visual.classical import Classical
-from samaudio.visual.outline import SIDE, Outline, OutlineConfig, placed, view
+from samaudio.visual.outline import SIDE, Outline, OutlineConfig, placed, stirred, view
 from samaudio.visual.segment import OUTLINE, SURE, Seeds, segment
 
 SMALL = OutlineConfig(widths=(8, 16))
@@ -43,6 +43,53 @@ def test_what_is_drawn_in_a_view_lies_where_it_was_seen(point, side):
     assert (found & ~mask).sum() <= 0.25 * mask.sum()
     # Beyond the picture nothing is seen, and nothing is drawn.
     assert abs(float(seen[3].mean()) - whole.sum() / side**2) < 0.05
+
+
+@pytest.mark.parametrize("side", [30, 151])
+def test_how_things_move_is_seen_where_they_are(side):
+    picture, mask = scene(np.random.default_rng(1))
+    flow = np.zeros((*mask.shape, 2), np.float32)
+    flow[...] = 3.0, -1.0  # the camera
+    flow[mask] += (0.0, 8.0)
+    motion = stirred(flow, *mask.shape)
+    np.testing.assert_allclose(motion[~mask], np.broadcast_to((0, 0, 1), motion[~mask].shape), atol=1e-6)
+    assert not motion[mask][:, 0].any() and np.ptp(motion[mask][:, 1]) == 0 and 1 <= motion[mask][0, 1] <= 2
+    rows, columns = np.nonzero(mask)
+    point = float(columns.mean()), float(rows.mean())
+    seen = view(picture, *point, side, motion)
+    assert seen.shape == (7, SIDE, SIDE)
+    np.testing.assert_array_equal(seen[:4], view(picture, *point, side))
+    whole = placed(np.ones((SIDE, SIDE), np.float32), *point, side, *mask.shape) > 0
+    found = placed(seen[5] - 0.5, *point, side, *mask.shape) > 0
+    assert (found & mask).sum() >= 0.8 * (mask & whole).sum() and (found & ~mask).sum() <= 0.25 * mask.sum()
+    assert not stirred(None, 4, 5).any() and stirred(None, 4, 5).shape == (4, 5, 3)
+
+
+def test_noise_of_a_still_picture_is_not_blown_up():
+    flow = 0.05 * np.random.default_rng(0).standard_normal((20, 30, 2)).astype(np.float32)
+    assert np.abs(stirred(flow, 20, 30)[..., :2]).max() < 0.3
+
+
+def test_a_network_that_knows_of_motion_hears_of_it(tmp_path):
+    torch.manual_seed(0)
+    outline = Outline(OutlineConfig(widths=(8, 16), motion=True)).eval()
+    outline.save(tmp_path / "outline", torch.float32)
+    outline = Outline.load(tmp_path / "outline")
+    assert outline.config.motion and outline.config.channels == 7
+    seen, forward = [], outline.forward
+    outline.forward = lambda views: seen.append(views) or forward(views)
+    picture, mask = scene(np.random.default_rng(1))
+    flow = np.where(mask[..., None], 5.0, 0.0).astype(np.float32).repeat(2, -1)
+    neighbour = picture.copy()
+    neighbour[np.roll(mask, 4, axis=1)] = picture[mask][0]
+    point = tuple(np.argwhere(mask).mean(0)[::-1])
+    outline.draw(picture, [point], flow)
+    outline.draw(picture, [point])
+    segment(picture, Seeds(wanted=[point]), neighbour, outline)
+    with_flow, without, found = seen[0], *(v for v in seen[1:] if len(v) == len(seen[0]))
+    assert float(with_flow[:, 6].max()) == 1 and float(with_flow[:, 4:6].abs().max()) > 0.9
+    assert not without[:, 4:].any() and torch.equal(with_flow[:, :4], without[:, :4])
+    assert float(found[:, 6].max()) == 1 and float(found[:, 4:6].abs().max()) > 0.5
 
 
 def test_overlap_counts_what_the_view_does_not_show():
@@ -130,7 +177,7 @@ def test_it_is_kept_with_a_model_and_used_where_nothing_else_was_named(tmp_path,
     film = sounding_film(tmp_path / "film.mkv")
     click = (Click(25, 30, 0.3),)
     known = model.watch(film, click, segmenter=Classical()).track.masks[2].numpy()
-    again.outline.draw = lambda picture, points: (known, 0.9)
+    again.outline.draw = lambda picture, points, flow: (known, 0.9)
     assert again.watch(film, click).used == "outline network with optical flow"
     (tmp_path / "model" / "outline" / "config.json").write_text("{}")
     with pytest.raises(UserError, match="outline"):

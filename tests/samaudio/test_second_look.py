@@ -15,7 +15,7 @@ from peav.rest import rest_query
 from peav.transformer import TransformerConfig
 from samaudio import train
 from samaudio.mask import MaskConfig, MaskOutput, MaskSeparator
-from samaudio.model import FIRST, LEFT_OVER, OTHER_SIDE, SEVERAL, MaskModel, Query, unexplained
+from samaudio.model import FIRST, LEFT_OVER, OTHER_SIDE, SEVERAL, SINGLE, MaskModel, Query, unexplained
 
 CODEC = CodecConfig(
     sample_rate=8_000, stem_kernel=160, stem_stride=80, encoder_dim=80, encoder_rates=(), latent_dim=80,
@@ -53,9 +53,10 @@ def look(model: MaskModel, latent: torch.Tensor, asked: Query):
     return model.look(latent, asked, model.ask(latent, asked))
 
 
-@pytest.mark.parametrize("several", [False, True])
-def test_it_is_told_what_the_first_one_left_over(model, monkeypatch, several):
-    monkeypatch.setattr("samaudio.model.SEVERAL", 0.0 if several else math.inf)
+@pytest.mark.parametrize(
+    ("left_over", "several"), [(0.0, 0), (SINGLE, 0), ((SINGLE + SEVERAL) / 2, 0.5), (SEVERAL, 1), (math.inf, 1)])
+def test_it_is_told_what_the_first_one_left_over(model, monkeypatch, left_over, several):
+    monkeypatch.setattr("samaudio.model.unexplained", lambda *_: left_over)
     latent, asked = model.encode(torch.randn(2, 8_000)), query()
     first, found = model.ask(latent, asked), look(model, latent, asked)
     left = latent - first.target[:, 0]
@@ -64,9 +65,9 @@ def test_it_is_told_what_the_first_one_left_over(model, monkeypatch, several):
     target = model.ask(latent, asked, rest=rest).target
     # The rest is asked for as well, and told of the target.
     other = model.ask(latent, Query(rest[0][0], rest[1][0]), rest=(asked.clip[None], asked.frame[None])).target[:, :1]
-    wanted = (1 - OTHER_SIDE) * target + OTHER_SIDE * (latent[:, None] - other)
-    if several:  # one query cannot stand for all of them
-        wanted = FIRST * first.target + (1 - FIRST) * target
+    two = (1 - OTHER_SIDE) * target + OTHER_SIDE * (latent[:, None] - other)
+    # One query cannot stand for several sounds.
+    wanted = several * (FIRST * first.target + (1 - FIRST) * target) + (1 - several) * two
     torch.testing.assert_close(found.target, wanted)
     torch.testing.assert_close(found.residual, latent[:, None] - wanted)
     assert (found.target - first.target).abs().max() > 1e-4
