@@ -52,20 +52,24 @@ class LatentArm:
         self.hop = model.codec.hop_length
 
     def look(self, batch: dict, query, hints: Tensor | None) -> MaskOutput:
+        """What the separator says of every question of a batch."""
         latent = self.model.codec.latents(batch["mixture"][:, None])
         each = len(batch["target"]) // len(latent)
         return self.separator(latent.repeat_interleave(each, 0), query.clip, batch["anchors"], hints)
 
     def losses(self, out: MaskOutput, batch: dict, mixture: Tensor) -> dict[str, Tensor]:
+        """Named terms, to be added up, of what was said of mixtures ``[Q, T]``, one for each question."""
         return losses(self.model.codec, out, batch, mixture, self.window)
 
     def stems(self, out: MaskOutput, mixture: Tensor) -> Tensor:
+        """The targets ``[Q, T]`` cut out of mixtures ``[Q, T]``."""
         decoded = self.model.codec.decode(out.target[:, 0], length=mixture.shape[-1])[:, 0]
         return project(mixture, decoded, mixture - decoded, self.window)
 
 
 class StftArm:
-    """Masks the magnitudes of the spectrogram that the stems are cut from. Its highest row follows the one below."""
+    """Masks the magnitudes of the spectrogram that the stems are cut from; otherwise as `LatentArm`. Its highest row
+    follows the one below."""
 
     def __init__(self, model: MaskModel, window: Tensor):
         old = model.separator.config
@@ -83,6 +87,7 @@ class StftArm:
         return self.separator(self.magnitudes, query.clip, batch["anchors"], hints)
 
     def masks(self, out: MaskOutput) -> Tensor:
+        """``[Q, bins, frames]``."""
         mask = out.target[:, 0].float() / self.magnitudes.clamp_min(1e-8)
         return torch.cat((mask, mask[:, -1:]), dim=1)
 

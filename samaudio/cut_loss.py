@@ -15,9 +15,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .project import squared, stft
-
-FLOOR = 1e-10  # as in `samaudio.project.power_ratio`
+from .project import FLOOR, squared, stft
 
 
 def cut_scores(
