@@ -26,7 +26,7 @@ class Comparisons:
         most: of each collection; None for all.
 
     Raises:
-        ValueError: this Judge listens, or has no estimator yet.
+        ValueError: there is no estimator.
     """
 
     def __init__(self, model: JudgeModel, collections: Sequence[Collection], most: int | None = None, batch: int = 4):
@@ -48,6 +48,10 @@ class Comparisons:
                     done += len(examples)
                     advance(done, sum(counts))
                 self._rows.append(rows)
+
+    def count(self, collection: int) -> int:
+        """Mixtures of one collection."""
+        return len(self._rows[collection])
 
     def of(self, collection: int, mixture: int) -> Compared:
         """One mixture's, without the axis of mixtures."""

@@ -64,10 +64,8 @@ def compare(model: JudgeModel, mixture: Tensor, outputs: Tensor, text: Tensor) -
     """What `judge_compared` needs, of latents and text vectors as for `judge_grid`.
 
     Raises:
-        ValueError: this Judge listens, or has no estimator yet.
+        ValueError: there is no estimator.
     """
-    if model.config.listen:
-        raise ValueError("this Judge listens, so that comparisons are not all it needs; call judge_grid")
     M = outputs.shape[1]
     bands = model.band_tokens(mixture.repeat_interleave(M, 0), outputs.flatten(0, 1))
     estimate = model.estimated(mixture, outputs, text)
@@ -75,7 +73,13 @@ def compare(model: JudgeModel, mixture: Tensor, outputs: Tensor, text: Tensor) -
 
 
 def judge_compared(model: JudgeModel, known: Compared) -> Grid:
-    """Judge every output by every prompt, by comparisons alone."""
+    """Judge every output by every prompt, by comparisons alone.
+
+    Raises:
+        ValueError: this Judge listens.
+    """
+    if model.config.listen:
+        raise ValueError("this Judge listens, so that comparisons are not all it needs; call judge_grid")
     assert model.bands is not None
     tokens, clip = known.tokens.float(), known.clip.float()
     x = model.bands(known.bands.to(model.head.weight))[:, None]

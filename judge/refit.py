@@ -11,7 +11,6 @@ seconds. Recall, precision, faithfulness and presence stay as they were trained.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -19,14 +18,13 @@ import torch
 import torch.nn.functional as F_
 from torch import Tensor
 
-from peav.console import progress
 from peav.errors import UserError
 
 from . import checkpoints
 from .collection import Collection
+from .comparisons import Comparisons
 from .estimate import CLIP, Estimator
 from .figures import spearman
-from .grid import Words
 from .model import JudgeModel
 from .order import order_loss
 from .targets import NAMES
@@ -45,26 +43,17 @@ class Numbers:
     own: Tensor
 
 
-@torch.inference_mode()
-def numbers(model: JudgeModel, collections: Sequence[Collection], batch: int = 4) -> Numbers:
-    """Compare everything in the collections; takes about as long as separating it three times."""
-    words, rows, total, done = Words(model), [], sum(map(len, collections)), 0
-    with progress("comparing") as advance:
-        for collection in collections:
-            for first in range(0, len(collection), batch):
-                items = [collection[i] for i in range(first, min(first + batch, len(collection)))]
-                mixture = model.latents(torch.stack([i.example.mixture for i in items])[:, None].to(model.device))
-                outputs = torch.stack([model.latents(i.example.outputs[:, None].to(model.device)) for i in items])
-                text = torch.stack([words([q.phrase for q in i.example.questions]) for i in items]).to(model.device)
-                clips = model.estimated(mixture, outputs, text).clip.cpu()
-                for clip, item in zip(clips, items, strict=True):
-                    present = torch.tensor([q.present for q in item.example.questions])
-                    Q, M = clip.shape[:2]
-                    own = torch.tensor(item.example.of)[None] == torch.arange(Q)[:, None]
-                    known = present[:, None].expand(Q, M) & ~item.scores[..., OVERALL].isnan()
-                    rows.append((clip[known], item.scores[..., OVERALL][known], item.si_sdr[known], own[known]))
-                done += len(items)
-                advance(done, total)
+def numbers(known: Comparisons) -> Numbers:
+    """Of everything that was compared."""
+    rows = []
+    for c, collection in enumerate(known.collections):
+        for i in range(known.count(c)):
+            item, clip = collection[i], known.of(c, i).clip.float()
+            present = torch.tensor([q.present for q in item.example.questions])
+            Q, M = clip.shape[:2]
+            own = torch.tensor(item.example.of)[None] == torch.arange(Q)[:, None]
+            there = present[:, None].expand(Q, M) & ~item.scores[..., OVERALL].isnan()
+            rows.append((clip[there], item.scores[..., OVERALL][there], item.si_sdr[there], own[there]))
     return Numbers(*(torch.cat(column) for column in zip(*rows, strict=True)))
 
 
@@ -132,11 +121,11 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=3000)
     args = parser.parse_args()
     model = refit(args.judge, args.model)
-    known = numbers(model, [Collection(folder) for folder in args.collections])
+    known = numbers(Comparisons(model, [Collection(folder) for folder in args.collections]))
     learn(model, known, args.steps)
     print(f"{len(known.overall)} comparisons; on what it learned from: {quality(model, known)}")
     for folder in args.valid:
-        print(f"{folder.name}: {quality(model, numbers(model, [Collection(folder)]))}")
+        print(f"{folder.name}: {quality(model, numbers(Comparisons(model, [Collection(folder)])))}")
     checkpoints.save(model, args.out)
 
 

@@ -7,10 +7,11 @@ import torch
 
 from judge.collection import Collection, Example, Question, write
 from judge.comparisons import Comparisons
-from judge.estimate import Estimator
+from judge.estimate import CLIP, MORE, Estimator
 from judge.figures import table
 from judge.grid import Words, compare, judge_compared, judge_grid
 from judge.model import JudgeConfig, JudgeModel
+from judge.refit import numbers
 from judge.train import CollectionBatches
 from peav.codec import DACVAE, CodecConfig, lapped_init_
 from peav.config import PEAVConfig
@@ -107,5 +108,17 @@ def test_a_table_of_what_is_known_is_the_same(collections, words, monkeypatch):
 
 
 def test_a_judge_that_listens_needs_more(collections, words):
+    listening = judge_model(listen=True)
+    known = Comparisons(listening, collections)
     with pytest.raises(ValueError, match="listens"):
-        Comparisons(judge_model(listen=True), collections)
+        judge_compared(listening, known.batch(torch.tensor([[0, 0]])))
+
+
+def test_overall_can_be_learned_anew_from_what_is_known(collections, words):
+    model = judge_model()
+    found = numbers(Comparisons(model, collections))
+    asked = sum(2 * len(c) for c in collections) * 4  # two sounds that are there, four outputs
+    assert len(found.overall) == asked and found.clip.shape == (asked, len(CLIP) + len(MORE))
+    assert int(found.own.sum()) == asked // 2
+    item = collections[0][0]
+    torch.testing.assert_close(found.overall[:4], item.scores[0, :, 0])
