@@ -214,6 +214,7 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=2_000, help="mixtures")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--rate", type=int, default=24_000, help="Hz, without --codec")
+    parser.add_argument("--sweep", type=float, default=Recipe().sweep, help="chance of three steps of one fault")
     args = parser.parse_args()
     codec = None
     if args.codec:
@@ -223,7 +224,7 @@ def main() -> None:
         codec = load_codec(DACVAE, args.codec).requires_grad_(False)
     rate = codec.config.sample_rate if codec else args.rate
     store = ClipStore(args.manifests, rate, args.cache, args.split)
-    scenes = Scenes(store, Recipe(), args.seed, codec)
+    scenes = Scenes(store, Recipe(sweep=args.sweep), args.seed, codec)
     collection.write(args.folder, settings_of(scenes) | {"split": args.split}, scenes.__getitem__, args.count,
                      say=lambda line: print(line, flush=True))  # fmt: skip
 
