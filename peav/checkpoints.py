@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+from dataclasses import asdict
 from pathlib import Path
 from pickle import UnpicklingError
-from typing import Any
+from typing import Any, ClassVar, Self
 
 import torch
 from safetensors import SafetensorError
@@ -226,6 +227,37 @@ def fill(model: nn.Module, state: dict[str, Tensor], folder: Path) -> None:
     if told:
         raise UserError(f"{shown(folder)}: the weights do not fit: {told}")
     model.load_state_dict(state)
+
+
+class Part(nn.Module):
+    """A network that lies in a folder of its own: what it is made of is a dataclass, its ``config``.
+
+    A subclass says its ``format`` and the class of its config, ``sizes``, and is made of one of those alone.
+    """
+
+    format: ClassVar[str]
+    sizes: ClassVar[type]
+    config: Any
+
+    def save(self, folder: str | Path, dtype: torch.dtype = torch.float16) -> None:
+        """Write ``config.json`` and the weights, floats stored as ``dtype``.
+
+        Raises:
+            ValueError: a weight is not finite as ``dtype``.
+        """
+        write_part(folder, {"format": self.format, **asdict(self.config)}, self.state_dict(), dtype)
+
+    @classmethod
+    def load(cls, folder: str | Path) -> Self:
+        """The one in ``folder``, float32, on the CPU, for use.
+
+        Raises:
+            UserError: a file is missing or damaged, or weights do not fit.
+        """
+        settings, state = read_part(folder, cls.format)
+        part = cls(configured(lambda values: cls.sizes(**values), settings, Path(folder)))
+        fill(part, state, Path(folder))
+        return part.eval()
 
 
 def _listed(names: list[str], most: int = 3) -> str:

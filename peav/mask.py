@@ -13,17 +13,14 @@ The network lies here, below `samaudio`, because the small Judge listens with it
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from pathlib import Path
 
 import torch
 import torch.nn.functional as F_
 from torch import Tensor, nn
 
-from .checkpoints import configured, fill, read_part, write_part
+from .checkpoints import Part
 from .latents import log_features
 from .transformer import Layer, TransformerConfig, rotary_angles
-
-FORMAT = "samaudio-mask-separator"
 
 ANYWHERE, OUTSIDE, INSIDE = 0, 1, 2  # what a time span says of a frame
 
@@ -165,8 +162,10 @@ class Detail(nn.Module):
         return x.view(B, -1, self.bands, group, F).transpose(2, 3).reshape(B, -1, self.bands, F)
 
 
-class MaskSeparator(nn.Module):
+class MaskSeparator(Part):
     """Latent of a mixture and a query in, ``K`` ways to split the latent out."""
+
+    format, sizes = "samaudio-mask-separator", MaskConfig
 
     def __init__(self, config: MaskConfig):
         super().__init__()
@@ -226,26 +225,6 @@ class MaskSeparator(nn.Module):
     def names(self) -> tuple[Tensor, Tensor]:
         """Unit vectors ``[L, E]`` of names of sounds, among clips and among frames, for `peav.rest.rest_query`."""
         return self.get_buffer("names_clip"), self.get_buffer("names_frame")
-
-    def save(self, folder: str | Path, dtype: torch.dtype = torch.float16) -> None:
-        """Write ``config.json`` and the weights, floats stored as ``dtype``.
-
-        Raises:
-            ValueError: a weight is too large for ``dtype``.
-        """
-        write_part(folder, {"format": FORMAT, **self.config.to_dict()}, self.state_dict(), dtype)
-
-    @classmethod
-    def load(cls, folder: str | Path) -> MaskSeparator:
-        """The separator in ``folder``, float32, on the CPU.
-
-        Raises:
-            UserError: a file is missing or damaged, or weights do not fit.
-        """
-        sizes, state = read_part(folder, FORMAT)
-        separator = cls(configured(lambda values: MaskConfig(**values), sizes, Path(folder)))
-        fill(separator, state, Path(folder))
-        return separator
 
     def forward(
         self,

@@ -10,20 +10,18 @@ Axes: ``B`` objects, ``N`` looks at a film, `RATE` per second.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 import torch.nn.functional as F_
 from torch import Tensor, nn
 
-from peav.checkpoints import configured, fill, read_part, write_part
+from peav.checkpoints import Part
 
 from .visual.geometry import GEOMETRY
 
 RATE = 8.0  # looks per second that it was trained with
-FORMAT = "pulse"
 _WINDOW = 0.08  # seconds of sound that one look shows
 _FASTER = 4.0  # differences between looks are smaller than what they are differences of
 
@@ -40,8 +38,10 @@ class PulseConfig:
         object.__setattr__(self, "dilations", tuple(self.dilations))
 
 
-class Pulse(nn.Module):
+class Pulse(Part):
     """`samaudio.visual.geometry.geometry` of an object through a film ``[B, N, 9]`` to a contour ``[B, N]``."""
+
+    format, sizes = "pulse", PulseConfig
 
     def __init__(self, config: PulseConfig = PulseConfig()):
         super().__init__()
@@ -59,22 +59,6 @@ class Pulse(nn.Module):
             value, gate = mix(norm(x)).chunk(2, dim=1)
             x = x + self.dropout(value * F_.silu(gate))
         return self.leave(x)[:, 0]
-
-    def save(self, folder: str | Path, dtype: torch.dtype = torch.float16) -> None:
-        """Write ``config.json`` and the weights, floats stored as ``dtype``."""
-        write_part(folder, {"format": FORMAT, **asdict(self.config)}, self.state_dict(), dtype)
-
-    @classmethod
-    def load(cls, folder: str | Path) -> Pulse:
-        """The one in ``folder``, float32, on the CPU.
-
-        Raises:
-            UserError: a file is missing or damaged, or weights do not fit.
-        """
-        sizes, state = read_part(folder, FORMAT)
-        pulse = cls(configured(lambda values: PulseConfig(**values), sizes, Path(folder)))
-        fill(pulse, state, Path(folder))
-        return pulse.eval()
 
 
 def changes(geometry: Tensor) -> Tensor:

@@ -12,15 +12,14 @@ Axes: ``B`` views, ``H`` and ``W`` pixels of a picture; views have `SIDE` pixels
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 import torch.nn.functional as F_
 from torch import Tensor, nn
 
-from peav.checkpoints import configured, fill, read_part, write_part
+from peav.checkpoints import Part
 
 from .colours import opencv
 from .seeds import bounds, tidy
@@ -29,7 +28,6 @@ SIDE = 64
 SHARES = (0.18, 0.25, 0.35, 0.5, 0.7, 1.0)  # of the picture's shorter side that views of a click show
 _CLOSE = 2.2  # times the object's extent that the last view shows
 _SURE = 6.0  # log-odds: no view says more than that
-FORMAT = "outline"
 
 
 @dataclass(frozen=True)
@@ -49,9 +47,11 @@ class OutlineConfig:
         return 7 if self.motion else 4
 
 
-class Outline(nn.Module):
+class Outline(Part):
     """Views around clicks ``[B, 7 or 4, SIDE, SIDE]`` (`view`) to log-odds ``[B, SIDE, SIDE]`` that a pixel is of the
     object in the middle, and ``[B]`` log-odds of the intersection over union that the drawn outline will have."""
+
+    format, sizes = "outline", OutlineConfig
 
     def __init__(self, config: OutlineConfig = OutlineConfig()):
         super().__init__()
@@ -102,22 +102,6 @@ class Outline(nn.Module):
         for (x, y, side), logits, fit in zip(places, drawn.float().cpu().numpy(), fits.sigmoid().tolist(), strict=True):
             odds += fit * placed(logits.clip(-_SURE, _SURE), x, y, side, H, W)
         return odds > 0, float(fits.sigmoid().mean())
-
-    def save(self, folder: str | Path, dtype: torch.dtype = torch.float16) -> None:
-        """Write ``config.json`` and the weights, floats stored as ``dtype``."""
-        write_part(folder, {"format": FORMAT, **asdict(self.config)}, self.state_dict(), dtype)
-
-    @classmethod
-    def load(cls, folder: str | Path) -> Outline:
-        """The one in ``folder``, float32, on the CPU.
-
-        Raises:
-            UserError: a file is missing or damaged, or weights do not fit.
-        """
-        sizes, state = read_part(folder, FORMAT)
-        outline = cls(configured(lambda values: OutlineConfig(**values), sizes, Path(folder)))
-        fill(outline, state, Path(folder))
-        return outline.eval()
 
 
 class _Block(nn.Module):
