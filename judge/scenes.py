@@ -32,6 +32,7 @@ from .collection import Example, Question
 from .targets import window_length
 
 QUESTIONS = 3
+FAULTS = ("leak", "suppress", "stretch", "bands", "musical", "mask", "noise")
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,7 @@ class Recipe:
     label_power: float = 0.6
     outputs: int = 8
     sweep: float = 0.35  # chance that three of the outputs are steps of one fault
+    fault: str = ""  # if given, all outputs are steps of this one (`FAULTS`), but for one that is the mixture
 
 
 class Scenes:
@@ -110,9 +112,16 @@ class Scenes:
     def _outputs(self, stems: Tensor, mixture: Tensor, rng: np.random.Generator) -> tuple[Tensor, list[str], list[int]]:
         made: list[tuple[Tensor, str, int]] = []
         M = self.recipe.outputs
+        if self.recipe.fault:
+            made = [(mixture, "mixture", -1)]
+            while len(made) < M:
+                of = int(rng.integers(len(stems)))
+                made.append((*self._step(self.recipe.fault, float(rng.random()), stems[of], mixture, rng), of))
+            outputs, kinds, of_ = zip(*made, strict=True)
+            return torch.stack(outputs), list(kinds), list(of_)
         if rng.random() < self.recipe.sweep and M > 3:
             of = int(rng.integers(len(stems)))
-            name = str(rng.choice(list(self._sweeps())))
+            name = str(rng.choice(FAULTS))
             levels = np.sort(rng.uniform(0, 1, 3))
             made += [(x, kind, of) for x, kind in (self._step(name, float(v), stems[of], mixture, rng) for v in levels)]
         made += [self._broken(stems, mixture, rng) for _ in range(int(rng.integers(0, 3)))]
@@ -215,6 +224,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--rate", type=int, default=24_000, help="Hz, without --codec")
     parser.add_argument("--sweep", type=float, default=Recipe().sweep, help="chance of three steps of one fault")
+    parser.add_argument("--fault", choices=FAULTS, default="", help="nothing but steps of this fault, and the mixture")
     args = parser.parse_args()
     codec = None
     if args.codec:
@@ -224,7 +234,7 @@ def main() -> None:
         codec = load_codec(DACVAE, args.codec).requires_grad_(False)
     rate = codec.config.sample_rate if codec else args.rate
     store = ClipStore(args.manifests, rate, args.cache, args.split)
-    scenes = Scenes(store, Recipe(sweep=args.sweep), args.seed, codec)
+    scenes = Scenes(store, Recipe(sweep=args.sweep, fault=args.fault), args.seed, codec)
     collection.write(args.folder, settings_of(scenes) | {"split": args.split}, scenes.__getitem__, args.count,
                      say=lambda line: print(line, flush=True))  # fmt: skip
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from judge import degrade
-from judge.scenes import QUESTIONS, Recipe, Scenes
+from judge.scenes import FAULTS, QUESTIONS, Recipe, Scenes
 
 RATE = 8_000
 
@@ -132,6 +132,24 @@ def test_a_scene_depends_on_its_number_alone(store, scenes):
     one, again, other = scenes[4], Scenes(store, Recipe(seconds=0.5), seed=3)[4], scenes[5]
     assert torch.equal(one.outputs, again.outputs) and one.kinds == again.kinds and one.questions == again.questions
     assert one.outputs.shape != other.outputs.shape or not torch.equal(one.outputs, other.outputs)
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_scenes_of_one_fault_hold_nothing_else_but_the_mixture(store, fault):
+    for i in range(4):
+        scene = Scenes(store, Recipe(seconds=0.5, fault=fault), seed=3)[i]
+        assert scene.outputs.shape == (8, 4_000) and scene.kinds[0] == "mixture" and scene.of[0] == -1
+        assert torch.equal(scene.outputs[0], scene.mixture)
+        assert all(kind.startswith(f"sweep {fault} ") for kind in scene.kinds[1:])
+        assert set(scene.of[1:]) <= {q for q in range(QUESTIONS) if scene.questions[q].present}
+
+
+def test_a_leak_of_one_fault_holds_the_rest_at_its_level(store):
+    scene = Scenes(store, Recipe(seconds=0.5, sources=(0.0, 1.0), fault="leak"), seed=3)[1]
+    for output, kind, of in zip(scene.outputs[1:], scene.kinds[1:], scene.of[1:], strict=True):
+        stem = scene.stems[of]
+        wanted = degrade.leak(stem, scene.mixture - stem, 50 * float(kind.split()[-1]) - 40)
+        torch.testing.assert_close(output, wanted, rtol=0.1, atol=1e-3)
 
 
 def test_scenes_hold_what_they_say(scenes):
