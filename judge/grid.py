@@ -67,9 +67,11 @@ def compare(model: JudgeModel, mixture: Tensor, outputs: Tensor, text: Tensor) -
         ValueError: there is no estimator.
     """
     M = outputs.shape[1]
-    bands = model.band_tokens(mixture.repeat_interleave(M, 0), outputs.flatten(0, 1))
     estimate = model.estimated(mixture, outputs, text)
-    return Compared(bands.unflatten(0, (-1, M)), estimate.tokens, estimate.clip)
+    bands = outputs.new_zeros(*outputs.shape[:2], 0)  # of a Judge that has no use for them
+    if model.bands is not None:
+        bands = model.band_tokens(mixture.repeat_interleave(M, 0), outputs.flatten(0, 1)).unflatten(0, (-1, M))
+    return Compared(bands, estimate.tokens, estimate.clip)
 
 
 def judge_compared(model: JudgeModel, known: Compared) -> Grid:

@@ -49,6 +49,10 @@ class Recipe:
     sweep: float = 0.35  # chance that three of the outputs are steps of one fault
     fault: str = ""  # if given, all outputs are steps of this one (`FAULTS`), but for one that is the mixture
 
+    def __post_init__(self) -> None:
+        if self.fault and self.fault not in FAULTS:
+            raise ValueError(f"fault={self.fault!r} is none of {', '.join(FAULTS)}")
+
 
 class Scenes:
     """See the module's first lines. Without a codec, codec noise is left out."""
@@ -209,8 +213,11 @@ class Scenes:
 
 def settings_of(scenes: Scenes) -> dict:
     """What a collection of these scenes remembers."""
+    recipe = asdict(scenes.recipe)
+    if not scenes.recipe.fault:  # as before there was a choice, so that older collections can be finished
+        del recipe["fault"]
     return {"sample_rate": scenes.store.sample_rate, "seed": scenes.seed, "codec_noise": scenes.codec is not None,
-            "clips": len(scenes.store), **asdict(scenes.recipe)}  # fmt: skip
+            "clips": len(scenes.store), **recipe}  # fmt: skip
 
 
 def main() -> None:

@@ -233,6 +233,7 @@ def fit(config: DictConfig) -> dict[str, float]:
         known = Comparisons(model.eval(), train)
         seen = Comparisons(model, held_out, config.data.valid_mixtures)
         model.train()
+        run.start_clock()
     make = CollectionBatches(train, loop.batch_size, config.data.outputs, model.config.token_samples, loop.seed)
     for batch in batches(make, run):
         if run.done:

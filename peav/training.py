@@ -236,6 +236,10 @@ class Run:
         """Training time so far, resumed time included."""
         return self.elapsed + time.monotonic() - self._started
 
+    def start_clock(self) -> None:
+        """Training begins now: what was prepared since the start or a resume does not count as training time."""
+        self._started = self._saved = time.monotonic()
+
     @property
     def progress(self) -> float:
         """0 at the start, 1 at the end; with several processes, what they last agreed on in `done`."""

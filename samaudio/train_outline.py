@@ -21,6 +21,7 @@ import torch.nn.functional as F_
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
+from peav.errors import UserError
 from peav.train_codec import open_stores
 from peav.training import Ema, Loop, Run, as_dict, batches, descend, to_device
 
@@ -129,6 +130,8 @@ def fit(config: DictConfig) -> dict[str, float]:
     stores = open_stores(config, run, config.sample_rate)
     outline = Outline.load(config.init) if config.init else Outline(OutlineConfig(**as_dict(config.outline)))
     motion = outline.config.motion
+    if motion != bool(config.outline.motion):
+        raise UserError(f"{config.init} was made with motion: {motion}; give outline.motion={str(motion).lower()} too")
 
     def clicks(split: int, seed: int, count: int) -> Clicks:
         pictures = open_pictures(config.pictures, ("train", "valid")[split])

@@ -11,7 +11,7 @@ from judge.estimate import CLIP, MORE, Estimator
 from judge.figures import table
 from judge.grid import Words, compare, judge_compared, judge_grid
 from judge.model import JudgeConfig, JudgeModel
-from judge.refit import numbers
+from judge.refit import learn, numbers
 from judge.train import CollectionBatches
 from peav.codec import DACVAE, CodecConfig, lapped_init_
 from peav.config import PEAVConfig
@@ -28,9 +28,9 @@ TOWER = TransformerConfig(32, 1, 2, 64)
 PHRASES = ("a dog", "rain", "a bell")
 
 
-def judge_model(listen: bool = False) -> JudgeModel:
+def judge_model(listen: bool = False, bands: int = 4) -> JudgeModel:
     torch.manual_seed(0)
-    model = JudgeModel(JudgeConfig(CODEC, TOWER, TOWER, bottleneck_dim=16, token_frames=2, log_input=True, bands=4,
+    model = JudgeModel(JudgeConfig(CODEC, TOWER, TOWER, bottleneck_dim=16, token_frames=2, log_input=True, bands=bands,
                                    presence=True, estimate=6, overall=8, listen=listen))  # fmt: skip
     model.use_codec(lapped_init_(DACVAE(CODEC)))
     embedder = PEAV(PEAVConfig(CODEC, TOWER, output_dim=16, log_input=True, normalise=True, frames=True,
@@ -44,7 +44,8 @@ def judge_model(listen: bool = False) -> JudgeModel:
 @pytest.fixture
 def words(monkeypatch) -> None:
     """A vector for each phrase, without the sentence encoder."""
-    known = {phrase: torch.nn.functional.normalize(torch.randn(384), dim=0) for phrase in PHRASES}
+    rng = torch.Generator().manual_seed(0)
+    known = {phrase: torch.nn.functional.normalize(torch.randn(384, generator=rng), dim=0) for phrase in PHRASES}
     monkeypatch.setattr(JudgeModel, "text_vectors", lambda self, texts: torch.stack([known[t] for t in texts]))
 
 
@@ -122,3 +123,14 @@ def test_overall_can_be_learned_anew_from_what_is_known(collections, words):
     assert int(found.own.sum()) == asked // 2
     item = collections[0][0]
     torch.testing.assert_close(found.overall[:4], item.scores[0, :, 0])
+    mixture = model.latents(item.example.mixture[None, None])
+    outputs = model.latents(item.example.outputs[:, None])[None]
+    clip = model.estimated(mixture, outputs, Words(model)(PHRASES)[None]).clip[0]
+    torch.testing.assert_close(found.clip[:8], clip[:2].flatten(0, 1), rtol=0, atol=0.01)
+    learn(model, found, steps=3, batch=8)
+
+
+@torch.no_grad()
+def test_a_judge_without_bands_can_be_compared(collections, words):
+    known = Comparisons(judge_model(listen=True, bands=0), collections)
+    assert known.of(0, 0).bands.shape == (4, 0) and known.of(0, 0).clip.shape[:2] == (3, 4)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from judge import degrade
-from judge.scenes import FAULTS, QUESTIONS, Recipe, Scenes
+from judge.scenes import FAULTS, QUESTIONS, Recipe, Scenes, settings_of
 
 RATE = 8_000
 
@@ -142,6 +142,13 @@ def test_scenes_of_one_fault_hold_nothing_else_but_the_mixture(store, fault):
         assert torch.equal(scene.outputs[0], scene.mixture)
         assert all(kind.startswith(f"sweep {fault} ") for kind in scene.kinds[1:])
         assert set(scene.of[1:]) <= {q for q in range(QUESTIONS) if scene.questions[q].present}
+
+
+def test_faults_are_those_that_scenes_can_make(store):
+    assert tuple(Scenes(store, Recipe(seconds=0.5), seed=3)._sweeps()) == FAULTS
+    with pytest.raises(ValueError, match="fault='hum' is none of leak, suppress"):
+        Recipe(fault="hum")
+    assert "fault" not in settings_of(Scenes(store, Recipe(seconds=0.5), seed=3))
 
 
 def test_a_leak_of_one_fault_holds_the_rest_at_its_level(store):
