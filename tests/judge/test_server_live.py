@@ -66,7 +66,8 @@ class Live:
         return httpx.get(self.url + path, timeout=20)
 
     def leftovers(self) -> list[Path]:
-        return [path for path in self.temp.rglob("*") if path.is_file()]
+        # Folders may vanish while one looks, which os.walk does not mind.
+        return [Path(folder) / name for folder, _, names in os.walk(self.temp) for name in names]
 
     def stop(self) -> int:
         self.process.send_signal(signal.SIGTERM)
