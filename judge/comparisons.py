@@ -14,7 +14,7 @@ from torch import Tensor
 from peav.console import progress
 
 from .collection import Collection
-from .grid import Compared, Words, compare
+from .grid import Compared, Words, compare, encoded
 from .model import JudgeModel
 
 
@@ -40,10 +40,7 @@ class Comparisons:
                 rows: list[Compared] = []
                 for first in range(0, count, batch):
                     examples = [collection[i].example for i in range(first, min(first + batch, count))]
-                    mixture = model.latents(torch.stack([e.mixture for e in examples])[:, None].to(model.device))
-                    outputs = torch.stack([model.latents(e.outputs[:, None].to(model.device)) for e in examples])
-                    text = torch.stack([words([q.phrase for q in e.questions]) for e in examples]).to(model.device)
-                    found = compare(model, mixture, outputs, text)
+                    found = compare(model, *encoded(model, examples, words))
                     rows += [Compared(*parts) for parts in zip(*(x.half().cpu() for x in _parts(found)), strict=True)]
                     done += len(examples)
                     advance(done, sum(counts))

@@ -13,7 +13,7 @@ import torch
 
 from .collection import Collection
 from .comparisons import Comparisons
-from .grid import Compared, Words, judge_compared, judge_grid
+from .grid import Compared, Words, encoded, judge_compared, judge_grid
 from .model import SCORES, JudgeModel
 
 
@@ -46,10 +46,7 @@ def table(
         items = [collection[i] for i in range(first, min(first + batch, count))]
         examples = [item.example for item in items]
         if known is None:
-            mixture = model.latents(torch.stack([e.mixture for e in examples])[:, None].to(model.device))
-            outputs = torch.stack([model.latents(e.outputs[:, None].to(model.device)) for e in examples])
-            text = torch.stack([words([q.phrase for q in e.questions]) for e in examples]).to(model.device)
-            grid = judge_grid(model, mixture, outputs, text)
+            grid = judge_grid(model, *encoded(model, examples, words))
         else:
             comparisons, number = known
             compared = comparisons.batch(torch.tensor([[number, i] for i in range(first, first + len(items))]))

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from .collection import Example
 from .estimate import Estimate
 from .features import tokens
 from .model import JudgeModel
@@ -57,6 +58,16 @@ def judge_grid(model: JudgeModel, mixture: Tensor, outputs: Tensor, text: Tensor
         return _judged(model, x, None)
     estimate = model.estimated(mixture, outputs, text)
     return _judged(model, x + model.compared(estimate), estimate.clip)
+
+
+@torch.no_grad()
+def encoded(model: JudgeModel, examples: Sequence[Example], words: Words) -> tuple[Tensor, Tensor, Tensor]:
+    """Mixtures ``[B, D, F]``, outputs ``[B, M, D, F]`` and text vectors ``[B, Q, W]`` of examples of one length, as
+    `judge_grid` and `compare` take them."""
+    mixture = model.latents(torch.stack([e.mixture for e in examples])[:, None].to(model.device))
+    outputs = torch.stack([model.latents(e.outputs[:, None].to(model.device)) for e in examples])
+    text = torch.stack([words([q.phrase for q in e.questions]) for e in examples]).to(model.device)
+    return mixture, outputs, text
 
 
 @torch.no_grad()
