@@ -13,12 +13,13 @@ prompts     what a target should answer to: words, `Example`, `Video`
 audio       mixture and target side by side: files or samples of any rate, in windows
 verdict     scores of a whole recording from those of its windows; their `Curve` over time
 rank        which candidate is best: `RankWeights`
-model       the network (`features`: what it sees of a latent)
+model       the network (`features`: what it sees of a latent; `estimate`: what it compares an output with)
 checkpoints our weights on disk; `published`: the published files
 cli         the ``judge`` command (`plots`: its pictures; `serve_cli`, `report_cli`: more of it)
 server      the judge over HTTP; `report`: a folder of separations as one page
 targets     what a separation deserves, from the true stem; `degrade`, `scenes`, `collection`: data made of that
-train       how the small network was trained (`grid`), and how good it is (`evaluate`, `figures`, `sweeps`)
+train       how the small network was trained (`grid`, `comparisons`, `order`; `refit`: one head anew), and how good it is
+            (`evaluate`, `figures`, `sweeps`)
 """
 
 from __future__ import annotations
