@@ -18,8 +18,8 @@ checkpoints our weights on disk; `published`: the published files
 cli         the ``judge`` command (`plots`: its pictures; `serve_cli`, `report_cli`: more of it)
 server      the judge over HTTP; `report`: a folder of separations as one page
 targets     what a separation deserves, from the true stem; `degrade`, `scenes`, `collection`: data made of that
-train       how the small network was trained (`grid`, `comparisons`, `order`; `refit`: one head anew), and how good it is
-            (`evaluate`, `figures`, `sweeps`)
+train       how the small network was trained (`grid`, `comparisons`, `order`; `refit`: one head anew), and
+            how good it is (`evaluate`, `figures`, `sweeps`)
 """
 
 from __future__ import annotations
